@@ -1,0 +1,385 @@
+/* The software adapter: one function's QPs, CQs, SRQs and memory regions as a sans-IO engine.
+ *
+ * Nothing here reads a clock, does I/O, takes a lock or logs. The owner (verbs/function.c, or a
+ * host of sim/) serialises all calls on one hca with a lock of its own; hca_cq_poll alone may run
+ * beside them (see there). Creation calls allocate; the data path does not.
+ *
+ * Facts go in (hca_input, hca_steer, hca_expire, the verbs below), packets are pulled out
+ * (hca_output), completions are polled from CQs, and what would be a callback elsewhere is a queue
+ * that the owner drains: hca_next_event (async events) and hca_next_notified (armed CQs that fired).
+ *
+ * Numbers (states, masks, statuses, opcodes, access flags) have the values of <infiniband/verbs.h>,
+ * which verbs/ asserts at build time; this layer does not include that header.
+ *
+ * Errors: 0 or a negative errno for the caller's mistakes, as the man page of the verb has them. */
+#ifndef RBOND_HCA_HCA_H
+#define RBOND_HCA_HCA_H
+
+#include "base/when.h"
+#include "hca/steering.h"
+#include "wire/gid.h"
+#include "wire/roce.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define HCA_FUNCTION_BITS 10
+#define HCA_INDEX_BITS 14
+#define HCA_MAX_QP (1u << HCA_INDEX_BITS)
+#define HCA_MAX_SGE 16
+#define HCA_MAX_INLINE 1024
+#define HCA_MAX_WR 16384
+#define HCA_MAX_CQE 131072
+#define HCA_MAX_RD_ATOMIC 64
+#define HCA_MAX_MSG (1u << 31)
+
+struct hca;
+struct hca_qp;
+struct hca_cq;
+struct hca_srq;
+struct hca_mr;
+
+/* ---- numbers ---------------------------------------------------------------------------- */
+
+enum hca_qp_type { HCA_QPT_RC = 2, HCA_QPT_UC = 3, HCA_QPT_UD = 4 };
+
+enum hca_qp_state {
+    HCA_QPS_RESET, HCA_QPS_INIT, HCA_QPS_RTR, HCA_QPS_RTS, HCA_QPS_SQD, HCA_QPS_SQE, HCA_QPS_ERR
+};
+
+enum hca_attr_mask { /* enum ibv_qp_attr_mask */
+    HCA_QP_STATE = 1 << 0,
+    HCA_QP_CUR_STATE = 1 << 1,
+    HCA_QP_EN_SQD_ASYNC_NOTIFY = 1 << 2,
+    HCA_QP_ACCESS_FLAGS = 1 << 3,
+    HCA_QP_PKEY_INDEX = 1 << 4,
+    HCA_QP_PORT = 1 << 5,
+    HCA_QP_QKEY = 1 << 6,
+    HCA_QP_AV = 1 << 7,
+    HCA_QP_PATH_MTU = 1 << 8,
+    HCA_QP_TIMEOUT = 1 << 9,
+    HCA_QP_RETRY_CNT = 1 << 10,
+    HCA_QP_RNR_RETRY = 1 << 11,
+    HCA_QP_RQ_PSN = 1 << 12,
+    HCA_QP_MAX_QP_RD_ATOMIC = 1 << 13,
+    HCA_QP_ALT_PATH = 1 << 14,
+    HCA_QP_MIN_RNR_TIMER = 1 << 15,
+    HCA_QP_SQ_PSN = 1 << 16,
+    HCA_QP_MAX_DEST_RD_ATOMIC = 1 << 17,
+    HCA_QP_PATH_MIG_STATE = 1 << 18,
+    HCA_QP_CAP = 1 << 19,
+    HCA_QP_DEST_QPN = 1 << 20,
+    HCA_QP_RATE_LIMIT = 1 << 25,
+};
+
+enum hca_access { /* enum ibv_access_flags */
+    HCA_ACCESS_LOCAL_WRITE = 1 << 0,
+    HCA_ACCESS_REMOTE_WRITE = 1 << 1,
+    HCA_ACCESS_REMOTE_READ = 1 << 2,
+    HCA_ACCESS_REMOTE_ATOMIC = 1 << 3,
+    HCA_ACCESS_MW_BIND = 1 << 4,
+    HCA_ACCESS_ZERO_BASED = 1 << 5,
+    HCA_ACCESS_ON_DEMAND = 1 << 6,
+    HCA_ACCESS_HUGETLB = 1 << 7,
+    HCA_ACCESS_RELAXED_ORDERING = 1 << 20,
+};
+
+enum hca_wr_opcode { /* enum ibv_wr_opcode */
+    HCA_WR_RDMA_WRITE = 0,
+    HCA_WR_RDMA_WRITE_WITH_IMM = 1,
+    HCA_WR_SEND = 2,
+    HCA_WR_SEND_WITH_IMM = 3,
+    HCA_WR_RDMA_READ = 4,
+    HCA_WR_ATOMIC_CMP_AND_SWP = 5,
+    HCA_WR_ATOMIC_FETCH_AND_ADD = 6,
+    HCA_WR_LOCAL_INV = 7,
+    HCA_WR_SEND_WITH_INV = 9,
+};
+
+enum hca_send_flags { /* enum ibv_send_flags */
+    HCA_SEND_FENCE = 1 << 0,
+    HCA_SEND_SIGNALED = 1 << 1,
+    HCA_SEND_SOLICITED = 1 << 2,
+    HCA_SEND_INLINE = 1 << 3,
+};
+
+enum hca_wc_status { /* enum ibv_wc_status */
+    HCA_WC_SUCCESS = 0,
+    HCA_WC_LOC_LEN_ERR = 1,
+    HCA_WC_LOC_QP_OP_ERR = 2,
+    HCA_WC_LOC_PROT_ERR = 4,
+    HCA_WC_WR_FLUSH_ERR = 5,
+    HCA_WC_BAD_RESP_ERR = 7,
+    HCA_WC_LOC_ACCESS_ERR = 8,
+    HCA_WC_REM_INV_REQ_ERR = 9,
+    HCA_WC_REM_ACCESS_ERR = 10,
+    HCA_WC_REM_OP_ERR = 11,
+    HCA_WC_RETRY_EXC_ERR = 12,
+    HCA_WC_RNR_RETRY_EXC_ERR = 13,
+    HCA_WC_REM_ABORT_ERR = 16,
+    HCA_WC_FATAL_ERR = 19,
+    HCA_WC_GENERAL_ERR = 21,
+};
+
+enum hca_wc_opcode { /* enum ibv_wc_opcode */
+    HCA_WC_SEND = 0,
+    HCA_WC_RDMA_WRITE = 1,
+    HCA_WC_RDMA_READ = 2,
+    HCA_WC_COMP_SWAP = 3,
+    HCA_WC_FETCH_ADD = 4,
+    HCA_WC_LOCAL_INV = 6,
+    HCA_WC_RECV = 128,
+    HCA_WC_RECV_RDMA_WITH_IMM = 129,
+};
+
+enum hca_wc_flags { /* enum ibv_wc_flags */
+    HCA_WC_GRH = 1 << 0,
+    HCA_WC_WITH_IMM = 1 << 1,
+    HCA_WC_WITH_INV = 1 << 3,
+};
+
+/* ---- values ----------------------------------------------------------------------------- */
+
+/* An address vector, its GIDs resolved. */
+struct hca_ah {
+    struct gid sgid, dgid;
+    uint32_t flow_label; /* 20 bits */
+    uint8_t sgid_index, hop_limit, traffic_class, sl;
+    uint8_t static_rate, port_num;
+};
+
+struct hca_qp_cap {
+    uint32_t max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data;
+};
+
+struct hca_qp_attr {
+    enum hca_qp_state state, cur_state;
+    uint8_t path_mtu;              /* enum ibv_mtu: 1..5 for 256..4096 */
+    uint8_t timeout;               /* local ACK timeout: 4.096 us * 2^timeout, 0 infinite */
+    uint8_t retry_cnt, rnr_retry;  /* 0..7; rnr_retry 7 is infinite */
+    uint8_t min_rnr_timer;         /* 0..31, IBTA table 45 */
+    uint8_t max_rd_atomic, max_dest_rd_atomic;
+    uint8_t port_num;
+    uint16_t pkey_index;
+    uint32_t qkey, access;
+    psn_t rq_psn, sq_psn;
+    qpn_t dest_qpn;
+    struct hca_ah av;
+    bool en_sqd_async_notify;
+    bool sq_draining;              /* out */
+    struct hca_qp_cap cap;         /* out */
+};
+
+struct hca_qp_init {
+    enum hca_qp_type type;
+    uint32_t pd;
+    struct hca_cq *send_cq, *recv_cq;
+    struct hca_srq *srq;  /* NULL: a receive queue of its own */
+    struct hca_qp_cap cap; /* in: wanted; hca_qp_create writes what was given, at least as much */
+    bool sq_sig_all;
+    uint8_t bucket;       /* the affinity bucket in the steering table */
+    void *owner;          /* the caller's, returned by hca_qp_owner and in events */
+};
+
+struct hca_sge {
+    uint64_t addr;
+    uint32_t length;
+    uint32_t lkey;
+};
+
+struct hca_send_wr {
+    uint64_t wr_id;
+    enum hca_wr_opcode opcode;
+    uint32_t flags;   /* enum hca_send_flags */
+    uint32_t imm_be;
+    uint32_t inv_rkey; /* SEND_WITH_INV, LOCAL_INV */
+    uint64_t remote_addr;
+    uint32_t rkey;
+    uint64_t compare_add, swap;
+    struct hca_ah ah; /* UD */
+    qpn_t remote_qpn;
+    uint32_t remote_qkey;
+    const struct hca_sge *sge; /* with HCA_SEND_INLINE: bytes are copied now, lkey ignored */
+    uint32_t num_sge;
+};
+
+struct hca_recv_wr {
+    uint64_t wr_id;
+    const struct hca_sge *sge;
+    uint32_t num_sge;
+};
+
+struct hca_wc {
+    uint64_t wr_id;
+    enum hca_wc_status status;
+    enum hca_wc_opcode opcode; /* valid for SUCCESS; filled always */
+    uint32_t vendor_err;
+    uint32_t byte_len;
+    uint32_t imm_be;           /* HCA_WC_WITH_IMM */
+    uint32_t inv_rkey;         /* HCA_WC_WITH_INV */
+    qpn_t qpn, src_qpn;
+    uint32_t flags;            /* enum hca_wc_flags */
+    uint8_t sl;
+    uint64_t stamp_ns;         /* `now` of the call that completed it */
+};
+
+/* A packet that arrived: its ICRC was right and is cut off. `data` is valid during the call. */
+struct hca_rx {
+    struct gid src, dst;
+    uint8_t traffic_class, hop_limit; /* TOS, TTL for IPv4 */
+    uint8_t member;                   /* the member it came in on; STEER_NO_MEMBER: unknown */
+    const uint8_t *data;              /* BTH .. pad */
+    size_t len;
+};
+
+/* A packet to send. The port adds pad, ICRC, UDP and IP headers. `payload` points into user memory
+ * (or the engine's own) and is valid until the next call on this hca. */
+struct hca_tx {
+    struct gid src, dst;
+    uint32_t flow_label;
+    uint8_t traffic_class, hop_limit;
+    uint8_t member;    /* never STEER_NO_MEMBER */
+    uint8_t hdr_len;   /* BTH and extended headers; BTH.pad is set */
+    uint8_t pad;       /* zero bytes to append after the payload */
+    uint8_t niov;
+    qpn_t qpn, dqpn;   /* whose it is, and to whom: ports spread flows by them */
+    uint32_t payload_len;
+    struct iovec payload[HCA_MAX_SGE];
+    uint8_t hdr[ROCE_MAX_HDR_LEN];
+};
+
+enum hca_event_type { /* enum ibv_event_type */
+    HCA_EVENT_CQ_ERR = 0,
+    HCA_EVENT_QP_FATAL = 1,
+    HCA_EVENT_QP_REQ_ERR = 2,
+    HCA_EVENT_QP_ACCESS_ERR = 3,
+    HCA_EVENT_COMM_EST = 4,
+    HCA_EVENT_SQ_DRAINED = 5,
+    HCA_EVENT_SRQ_ERR = 14,
+    HCA_EVENT_SRQ_LIMIT_REACHED = 15,
+    HCA_EVENT_QP_LAST_WQE_REACHED = 16,
+};
+
+struct hca_event {
+    enum hca_event_type type;
+    void *owner; /* of the QP, CQ or SRQ the type speaks of */
+};
+
+/* What an adapter counts. Each is a 64-bit word that only grows; ctl/ publishes them by these
+ * names, so one list makes struct, names and page. */
+#define HCA_COUNTERS(X)                                                                            \
+    X(tx_packets) X(tx_bytes) X(rx_packets) X(rx_bytes)                                            \
+    X(tx_retransmits) X(timeouts) X(local_ack_timeout_err) X(rnr_nak_sent) X(rnr_nak_received)     \
+    X(packet_seq_err) X(out_of_sequence) X(duplicate_request) X(implied_nak_seq_err)               \
+    X(rx_bad_header) X(rx_bad_qp) X(rx_bad_pkey) X(rx_bad_qkey) X(rx_bad_state) X(rx_dropped)      \
+    X(resp_remote_access_errors) X(resp_local_length_error) X(req_remote_invalid_request)         \
+    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps)
+
+struct hca_counters {
+#define X(name) uint64_t name;
+    HCA_COUNTERS(X)
+#undef X
+};
+
+struct hca_member_counters {
+    uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, retransmits;
+};
+
+/* One QP seen from outside: `rbond resource show qp`. */
+struct hca_qp_view {
+    qpn_t qpn, dqpn;
+    uint8_t type, state, bucket, home, active; /* home, active: members */
+    struct gid dgid;
+    uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, retransmits;
+    uint64_t remaps;         /* times the QP moved to another member */
+    when_t remapped_at;      /* `steering.changed` of the last remap that met unacked requests */
+    uint64_t last_gap_ns;    /* from there to the next acknowledged packet */
+};
+
+/* ---- the adapter ------------------------------------------------------------------------ */
+
+struct hca_conf {
+    uint16_t function;      /* QP numbers are function << HCA_INDEX_BITS | index */
+    uint64_t seed;          /* for keys: unpredictable in life, fixed in the simulator */
+    uint32_t max_window;    /* ceiling of a QP's byte window */
+    uint32_t start_window;  /* where it starts; small where receive buffers are */
+    uint32_t inflight_cap;  /* ceiling of the sum over all QPs, bytes */
+};
+
+/* NULL when memory is short. */
+struct hca *hca_new(const struct hca_conf *conf);
+/* Frees the adapter and every object left in it. */
+void hca_free(struct hca *hca);
+
+void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now);
+/* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. */
+size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now);
+/* When hca_expire wants to be called next; NEVER when idle. A moment already past is fine. */
+when_t hca_deadline(const struct hca *hca);
+void hca_expire(struct hca *hca, when_t now);
+/* The table has changed: QPs of moved buckets resend from the oldest unacknowledged PSN. */
+void hca_steer(struct hca *hca, const struct steering *table, when_t now);
+
+/* The next async event; false when there is none. */
+bool hca_next_event(struct hca *hca, struct hca_event *event);
+/* The next armed CQ that got its completion, as the owner given at creation; NULL when none. */
+void *hca_next_notified(struct hca *hca);
+
+const struct hca_counters *hca_counters(const struct hca *hca);
+const struct hca_member_counters *hca_member_counters(const struct hca *hca, uint8_t member);
+/* Counts bad datagrams that the port or owner found before hca_input would see them. */
+void hca_count_bad_rx(struct hca *hca);
+
+/* ---- verbs ------------------------------------------------------------------------------ */
+
+/* A protection domain is a number. */
+uint32_t hca_pd_alloc(struct hca *hca);
+
+/* Registers [addr, addr + length), reached remotely at `iova`. -EINVAL for access flags that the man
+ * page of ibv_reg_mr forbids, wrapping ranges. The memory must stay mapped until hca_mr_dereg. */
+int hca_mr_reg(struct hca *hca, uint32_t pd, void *addr, size_t length, uint64_t iova,
+               uint32_t access, struct hca_mr **mr);
+int hca_mr_dereg(struct hca *hca, struct hca_mr *mr);
+uint32_t hca_mr_lkey(const struct hca_mr *mr);
+uint32_t hca_mr_rkey(const struct hca_mr *mr);
+
+/* `owner` comes back from hca_next_notified and in events. *cqe: wanted in, given out. */
+int hca_cq_create(struct hca *hca, uint32_t *cqe, void *owner, struct hca_cq **cq);
+/* -EBUSY while a QP uses it. */
+int hca_cq_destroy(struct hca *hca, struct hca_cq *cq);
+/* -EINVAL below the number of completions waiting. */
+int hca_cq_resize(struct hca *hca, struct hca_cq *cq, uint32_t *cqe);
+/* Takes up to `max` completions. The only call that needs no owner's lock: one consumer at a time
+ * may run beside any other call on the hca, resize and destroy excepted. A CQ that has overrun
+ * gives -EOVERFLOW once what it holds is taken. */
+int hca_cq_poll(struct hca_cq *cq, struct hca_wc *wc, int max);
+/* Fires once, at the next completion (solicited or failed only, if `solicited`) added after this
+ * call. */
+void hca_cq_arm(struct hca *hca, struct hca_cq *cq, bool solicited);
+
+int hca_srq_create(struct hca *hca, uint32_t pd, uint32_t *max_wr, uint32_t *max_sge,
+                   uint32_t limit, void *owner, struct hca_srq **srq);
+int hca_srq_modify(struct hca *hca, struct hca_srq *srq, const uint32_t *max_wr /* or NULL */,
+                   const uint32_t *limit /* or NULL */);
+void hca_srq_query(const struct hca_srq *srq, uint32_t *max_wr, uint32_t *max_sge, uint32_t *limit);
+int hca_srq_destroy(struct hca *hca, struct hca_srq *srq);
+int hca_srq_post(struct hca *hca, struct hca_srq *srq, const struct hca_recv_wr *wr);
+
+int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **qp);
+int hca_qp_destroy(struct hca *hca, struct hca_qp *qp);
+int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *attr, uint32_t mask,
+                  when_t now);
+void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr);
+qpn_t hca_qp_num(const struct hca_qp *qp);
+void *hca_qp_owner(const struct hca_qp *qp);
+void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view);
+/* Moves the QP to another affinity bucket, at once. */
+void hca_qp_set_bucket(struct hca *hca, struct hca_qp *qp, uint8_t bucket, when_t now);
+
+/* -EINVAL wrong state, opcode or SGE count; -ENOMEM queue full. Nothing is queued on an error. In
+ * the error state both are accepted and flushed. */
+int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *wr, when_t now);
+int hca_post_recv(struct hca *hca, struct hca_qp *qp, const struct hca_recv_wr *wr, when_t now);
+
+#endif

@@ -1,0 +1,34 @@
+/* The reliable connected service of one QP: requester, responder, timers, window. */
+#ifndef RBOND_HCA_RC_H
+#define RBOND_HCA_RC_H
+
+#include "hca/hca.h"
+
+struct hca_qp;
+
+struct rc {
+    int placeholder; /* replaced by the machines' own structs */
+};
+
+/* Called by qp.c on the way RESET -> INIT .. RTS; allocates the responder resources. */
+int rc_init(struct hca_qp *qp);
+void rc_fini(struct hca_qp *qp);
+void rc_to_rtr(struct hca_qp *qp);                 /* responder starts at attr.rq_psn */
+void rc_to_rts(struct hca_qp *qp);                 /* requester starts at attr.sq_psn (from RTR only) */
+void rc_reset(struct hca_qp *qp);
+/* A WQE was pushed to qp->sq. */
+void rc_posted(struct hca_qp *qp, when_t now);
+/* A packet for this QP, headers decoded; payload inside rx->data. */
+void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr *h,
+              const uint8_t *payload, size_t len, when_t now);
+/* Up to max packets; fewer than max means: nothing more may go now. */
+size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);
+void rc_expire(struct hca_qp *qp, when_t now);
+/* qp->member has changed (perhaps from or to STEER_NO_MEMBER). True: requests were unacknowledged. */
+bool rc_port_moved(struct hca_qp *qp, when_t now);
+/* SQD: stop starting new WQEs; resume with RTS. Draining ends with qp_sq_drained. */
+bool rc_sq_idle(const struct hca_qp *qp);          /* no started WQE is incomplete */
+/* Attributes that count while running have changed (timeout, retry counts, access, min_rnr). */
+void rc_attr_changed(struct hca_qp *qp);
+
+#endif

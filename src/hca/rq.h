@@ -1,0 +1,32 @@
+/* The receive queue, and the body of an SRQ: a ring of receive WQEs. */
+#ifndef RBOND_HCA_RQ_H
+#define RBOND_HCA_RQ_H
+
+#include "hca/hca.h"
+
+struct rwqe {
+    uint64_t wr_id;
+    uint32_t num_sge;
+    uint32_t length; /* bytes of room, all SGEs */
+    struct hca_sge sge[HCA_MAX_SGE];
+};
+
+struct rq {
+    struct rwqe *ring;
+    uint32_t mask, size, max_sge;
+    uint32_t head, tail;
+};
+
+int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge);
+void rq_fini(struct rq *rq);
+static inline uint32_t rq_count(const struct rq *rq) { return rq->tail - rq->head; }
+int rq_push(struct rq *rq, const struct hca_recv_wr *wr);
+bool rq_take(struct rq *rq, struct rwqe *out);
+
+struct hca_qp;
+/* Copies `len` bytes into the receive WQE's SGEs from `offset`: 0, or a negated hca_wc_status
+ * (LOC_LEN_ERR beyond its end, LOC_PROT_ERR for a bad key or access). */
+int rwqe_scatter(const struct hca_qp *qp, const struct rwqe *rwqe, uint32_t offset,
+                 const void *bytes, uint32_t len);
+
+#endif
