@@ -1,0 +1,48 @@
+# The front door: `make help`. Meson does the work (meson.build); this file names the usual ways in.
+BUILD  ?= build
+PREFIX ?= /usr/local
+TESTS  ?=
+
+NINJA := ninja -C $(BUILD)
+
+.PHONY: all setup demo check bench install clean help
+
+all: $(BUILD)/build.ninja
+	@$(NINJA)
+
+$(BUILD)/build.ninja:
+	@meson setup --prefix=$(PREFIX) $(MESON_FLAGS) $(BUILD)
+
+setup:
+	@tools/setup
+
+demo: setup
+	@$(MAKE) --no-print-directory all
+	@lab/demo $(BUILD)
+
+# TESTS="rc_req cuts" or TESTS="--suite hca" narrows it; CHECK_FLAGS go to `meson test`.
+check: setup
+	@$(MAKE) --no-print-directory all
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs $(CHECK_FLAGS) $(TESTS)
+
+bench: setup
+	@$(MAKE) --no-print-directory all
+	@bench/run $(BUILD)
+
+# DESTDIR is honoured by meson; the prefix may differ from the one of the first `make`.
+install: $(BUILD)/build.ninja
+	@meson configure -Dprefix=$(PREFIX) $(BUILD)
+	@$(NINJA)
+	@meson install -C $(BUILD) --no-rebuild
+
+clean:
+	@rm -rf $(BUILD)
+
+help:
+	@echo 'make            build into ./build (BUILD=dir for another, CC=clang for another compiler)'
+	@echo 'make setup      install the Debian or Ubuntu packages that are missing, nothing else'
+	@echo 'make demo       two hosts, a bond of two links, RDMA programs, and a cable pulled'
+	@echo 'make check      every test (TESTS="--suite hca" for one layer)'
+	@echo 'make bench      RDMA beside TCP and raw UDP on the same link'
+	@echo 'make install    PREFIX=/usr/local DESTDIR='
+	@echo 'make clean      remove ./build'
