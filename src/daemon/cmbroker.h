@@ -43,21 +43,23 @@ struct cmbroker_conf {
 
 /* 0 or a negative errno (the descriptors are then still the caller's). */
 int cmbroker_new(struct cmbroker **out, const struct cmbroker_conf *conf);
-/* Established connections get a DREQ on the way out; every channel is closed. Handles are uv_close'd:
- * run the loop until it is empty (or once more) before freeing it; memory goes with the last. */
+/* Established connections get a DREQ on the way out; every channel is closed. Handles are
+ * uv_close'd: run the loop until it is empty (or once more) before freeing it; memory goes with the
+ * last. */
 void cmbroker_free(struct cmbroker *broker);
 
 /* CTL_CM_OPEN: a new channel for this control connection. `pid` is the peer's (SO_PEERCRED). The
  * reply to send is *opened as the only record, with descriptor *event_fd, which the caller closes
- * after sending it. 0 or a negative errno (-EMFILE: too many channels). One channel a connection. */
+ * after sending it. 0 or a negative errno (-EMFILE: too many channels). One channel a connection.
+ */
 int cmbroker_open(struct cmbroker *broker, pid_t pid, struct cmbroker_channel **channel,
                   struct ctl_cm_opened *opened, int *event_fd);
 
-/* CTL_CM_CMD: the bytes after the ctl_hdr in, the reply's bytes out (`cap` >= CTL_CM_MAX_REPLY): send
- * them with hdr.count = their number, as records of one byte. Returns their number, or a negative
- * errno for the reply's status; -EAGAIN from GET_EVENT means that no event waits. */
-ssize_t cmbroker_command(struct cmbroker_channel *channel, const void *bytes, size_t len, void *reply,
-                         size_t cap);
+/* CTL_CM_CMD: the bytes after the ctl_hdr in, the reply's bytes out (`cap` >= CTL_CM_MAX_REPLY):
+ * send them with hdr.count = their number, as records of one byte. Returns their number, or a
+ * negative errno for the reply's status; -EAGAIN from GET_EVENT means that no event waits. */
+ssize_t cmbroker_command(struct cmbroker_channel *channel, const void *bytes, size_t len,
+                         void *reply, size_t cap);
 
 /* The connection has gone: its ids go, established ones with a DREQ. The channel is freed. */
 void cmbroker_close(struct cmbroker_channel *channel);
