@@ -3,11 +3,11 @@
 #include "base/bits.h"
 #include "base/must.h"
 
-const char *cm_msg_name(enum cm_attr attr) {
+const char *cm_msg_name(enum cm_attr attr)
+{
     switch (attr) {
-#define X(name, id, priv) \
-    case CM_##name:       \
-        return #name;
+#define X(name, id, priv)                                                                          \
+    case CM_##name: return #name;
         CM_MSGS(X)
 #undef X
     }
@@ -18,7 +18,8 @@ const char *cm_msg_name(enum cm_attr attr) {
 
 enum { PRIMARY_AT = 52, ALTERNATE_AT = 96 };
 
-static void get_path(struct cm_path *p, const uint8_t *b) {
+static void get_path(struct cm_path *p, const uint8_t *b)
+{
     p->local_lid = get_be16(b);
     p->remote_lid = get_be16(b + 2);
     memcpy(p->local_gid.raw, b + 4, 16);
@@ -32,7 +33,8 @@ static void get_path(struct cm_path *p, const uint8_t *b) {
     p->local_ack_timeout = b[43] >> 3;
 }
 
-static void put_path(uint8_t *b, const struct cm_path *p) {
+static void put_path(uint8_t *b, const struct cm_path *p)
+{
     put_be16(b, p->local_lid);
     put_be16(b + 2, p->remote_lid);
     memcpy(b + 4, p->local_gid.raw, 16);
@@ -44,7 +46,8 @@ static void put_path(uint8_t *b, const struct cm_path *p) {
     b[43] = (uint8_t)(p->local_ack_timeout << 3);
 }
 
-static void get_req(struct cm_req *r, const uint8_t *b) {
+static void get_req(struct cm_req *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->service_id = get_be64(b + 8);
     r->local_ca_guid = get_be64(b + 16);
@@ -72,7 +75,8 @@ static void get_req(struct cm_req *r, const uint8_t *b) {
     memcpy(r->private_data, b + 140, CM_REQ_PRIVATE);
 }
 
-static void put_req(uint8_t *b, const struct cm_req *r) {
+static void put_req(uint8_t *b, const struct cm_req *r)
+{
     put_be32(b, r->local_comm_id);
     put_be64(b + 8, r->service_id);
     put_be64(b + 16, r->local_ca_guid);
@@ -96,7 +100,8 @@ static void put_req(uint8_t *b, const struct cm_req *r) {
 
 /* ---- MRA, REJ ------------------------------------------------------------------------------- */
 
-static void get_mra(struct cm_mra *r, const uint8_t *b) {
+static void get_mra(struct cm_mra *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     r->answers = b[8] >> 6;
@@ -104,7 +109,8 @@ static void get_mra(struct cm_mra *r, const uint8_t *b) {
     memcpy(r->private_data, b + 10, CM_MRA_PRIVATE);
 }
 
-static void put_mra(uint8_t *b, const struct cm_mra *r) {
+static void put_mra(uint8_t *b, const struct cm_mra *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     b[8] = (uint8_t)(r->answers << 6);
@@ -112,7 +118,8 @@ static void put_mra(uint8_t *b, const struct cm_mra *r) {
     memcpy(b + 10, r->private_data, CM_MRA_PRIVATE);
 }
 
-static void get_rej(struct cm_rej *r, const uint8_t *b) {
+static void get_rej(struct cm_rej *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     r->answers = b[8] >> 6;
@@ -122,7 +129,8 @@ static void get_rej(struct cm_rej *r, const uint8_t *b) {
     memcpy(r->private_data, b + 84, CM_REJ_PRIVATE);
 }
 
-static void put_rej(uint8_t *b, const struct cm_rej *r) {
+static void put_rej(uint8_t *b, const struct cm_rej *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     b[8] = (uint8_t)(r->answers << 6);
@@ -134,7 +142,8 @@ static void put_rej(uint8_t *b, const struct cm_rej *r) {
 
 /* ---- REP ------------------------------------------------------------------------------------ */
 
-static void get_rep(struct cm_rep *r, const uint8_t *b) {
+static void get_rep(struct cm_rep *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     r->local_qkey = get_be32(b + 8);
@@ -152,7 +161,8 @@ static void get_rep(struct cm_rep *r, const uint8_t *b) {
     memcpy(r->private_data, b + 36, CM_REP_PRIVATE);
 }
 
-static void put_rep(uint8_t *b, const struct cm_rep *r) {
+static void put_rep(uint8_t *b, const struct cm_rep *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     put_be32(b + 8, r->local_qkey);
@@ -169,51 +179,59 @@ static void put_rep(uint8_t *b, const struct cm_rep *r) {
 
 /* ---- RTU, DREQ, DREP, LAP, APR -------------------------------------------------------------- */
 
-static void get_rtu(struct cm_rtu *r, const uint8_t *b) {
+static void get_rtu(struct cm_rtu *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     memcpy(r->private_data, b + 8, CM_RTU_PRIVATE);
 }
 
-static void put_rtu(uint8_t *b, const struct cm_rtu *r) {
+static void put_rtu(uint8_t *b, const struct cm_rtu *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     memcpy(b + 8, r->private_data, CM_RTU_PRIVATE);
 }
 
-static void get_dreq(struct cm_dreq *r, const uint8_t *b) {
+static void get_dreq(struct cm_dreq *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     r->remote_qpn = get_be24(b + 8);
     memcpy(r->private_data, b + 12, CM_DREQ_PRIVATE);
 }
 
-static void put_dreq(uint8_t *b, const struct cm_dreq *r) {
+static void put_dreq(uint8_t *b, const struct cm_dreq *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     put_be24(b + 8, r->remote_qpn);
     memcpy(b + 12, r->private_data, CM_DREQ_PRIVATE);
 }
 
-static void get_drep(struct cm_drep *r, const uint8_t *b) {
+static void get_drep(struct cm_drep *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     memcpy(r->private_data, b + 8, CM_DREP_PRIVATE);
 }
 
-static void put_drep(uint8_t *b, const struct cm_drep *r) {
+static void put_drep(uint8_t *b, const struct cm_drep *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     memcpy(b + 8, r->private_data, CM_DREP_PRIVATE);
 }
 
-static void get_raw(struct cm_raw *r, const uint8_t *b) {
+static void get_raw(struct cm_raw *r, const uint8_t *b)
+{
     r->local_comm_id = get_be32(b);
     r->remote_comm_id = get_be32(b + 4);
     memcpy(r->rest, b + 8, sizeof r->rest);
 }
 
-static void put_raw(uint8_t *b, const struct cm_raw *r) {
+static void put_raw(uint8_t *b, const struct cm_raw *r)
+{
     put_be32(b, r->local_comm_id);
     put_be32(b + 4, r->remote_comm_id);
     memcpy(b + 8, r->rest, sizeof r->rest);
@@ -221,21 +239,24 @@ static void put_raw(uint8_t *b, const struct cm_raw *r) {
 
 /* ---- SIDR ----------------------------------------------------------------------------------- */
 
-static void get_sidr_req(struct cm_sidr_req *r, const uint8_t *b) {
+static void get_sidr_req(struct cm_sidr_req *r, const uint8_t *b)
+{
     r->request_id = get_be32(b);
     r->pkey = get_be16(b + 4);
     r->service_id = get_be64(b + 8);
     memcpy(r->private_data, b + 16, CM_SIDR_REQ_PRIVATE);
 }
 
-static void put_sidr_req(uint8_t *b, const struct cm_sidr_req *r) {
+static void put_sidr_req(uint8_t *b, const struct cm_sidr_req *r)
+{
     put_be32(b, r->request_id);
     put_be16(b + 4, r->pkey);
     put_be64(b + 8, r->service_id);
     memcpy(b + 16, r->private_data, CM_SIDR_REQ_PRIVATE);
 }
 
-static void get_sidr_rep(struct cm_sidr_rep *r, const uint8_t *b) {
+static void get_sidr_rep(struct cm_sidr_rep *r, const uint8_t *b)
+{
     r->request_id = get_be32(b);
     r->status = b[4];
     r->ari_len = b[5];
@@ -247,7 +268,8 @@ static void get_sidr_rep(struct cm_sidr_rep *r, const uint8_t *b) {
     memcpy(r->private_data, b + 96, CM_SIDR_REP_PRIVATE);
 }
 
-static void put_sidr_rep(uint8_t *b, const struct cm_sidr_rep *r) {
+static void put_sidr_rep(uint8_t *b, const struct cm_sidr_rep *r)
+{
     put_be32(b, r->request_id);
     b[4] = r->status;
     b[5] = r->ari_len;
@@ -262,7 +284,8 @@ static void put_sidr_rep(uint8_t *b, const struct cm_sidr_rep *r) {
 
 /* ---- the MAD -------------------------------------------------------------------------------- */
 
-bool cm_msg_decode(struct cm_msg *m, const uint8_t *mad, size_t len) {
+bool cm_msg_decode(struct cm_msg *m, const uint8_t *mad, size_t len)
+{
     struct mad_hdr h;
     *m = (struct cm_msg){0};
     if (!mad_decode(&h, mad, len)) return false;
@@ -272,42 +295,23 @@ bool cm_msg_decode(struct cm_msg *m, const uint8_t *mad, size_t len) {
     m->tid = h.tid;
     const uint8_t *b = mad + MAD_HDR_LEN;
     switch (m->attr) {
-    case CM_REQ:
-        get_req(&m->req, b);
-        return true;
-    case CM_MRA:
-        get_mra(&m->mra, b);
-        return true;
-    case CM_REJ:
-        get_rej(&m->rej, b);
-        return true;
-    case CM_REP:
-        get_rep(&m->rep, b);
-        return true;
-    case CM_RTU:
-        get_rtu(&m->rtu, b);
-        return true;
-    case CM_DREQ:
-        get_dreq(&m->dreq, b);
-        return true;
-    case CM_DREP:
-        get_drep(&m->drep, b);
-        return true;
-    case CM_SIDR_REQ:
-        get_sidr_req(&m->sidr_req, b);
-        return true;
-    case CM_SIDR_REP:
-        get_sidr_rep(&m->sidr_rep, b);
-        return true;
+    case CM_REQ: get_req(&m->req, b); return true;
+    case CM_MRA: get_mra(&m->mra, b); return true;
+    case CM_REJ: get_rej(&m->rej, b); return true;
+    case CM_REP: get_rep(&m->rep, b); return true;
+    case CM_RTU: get_rtu(&m->rtu, b); return true;
+    case CM_DREQ: get_dreq(&m->dreq, b); return true;
+    case CM_DREP: get_drep(&m->drep, b); return true;
+    case CM_SIDR_REQ: get_sidr_req(&m->sidr_req, b); return true;
+    case CM_SIDR_REP: get_sidr_rep(&m->sidr_rep, b); return true;
     case CM_LAP:
-    case CM_APR:
-        get_raw(&m->raw, b);
-        return true;
+    case CM_APR: get_raw(&m->raw, b); return true;
     }
     return false;
 }
 
-void cm_msg_encode(uint8_t *mad, const struct cm_msg *m) {
+void cm_msg_encode(uint8_t *mad, const struct cm_msg *m)
+{
     memset(mad, 0, MAD_LEN);
     mad_encode(mad, &(struct mad_hdr){.base_version = MAD_BASE_VERSION,
                                       .mgmt_class = CM_CLASS,
@@ -317,44 +321,25 @@ void cm_msg_encode(uint8_t *mad, const struct cm_msg *m) {
                                       .attr_id = (uint16_t)m->attr});
     uint8_t *b = mad + MAD_HDR_LEN;
     switch (m->attr) {
-    case CM_REQ:
-        put_req(b, &m->req);
-        return;
-    case CM_MRA:
-        put_mra(b, &m->mra);
-        return;
-    case CM_REJ:
-        put_rej(b, &m->rej);
-        return;
-    case CM_REP:
-        put_rep(b, &m->rep);
-        return;
-    case CM_RTU:
-        put_rtu(b, &m->rtu);
-        return;
-    case CM_DREQ:
-        put_dreq(b, &m->dreq);
-        return;
-    case CM_DREP:
-        put_drep(b, &m->drep);
-        return;
-    case CM_SIDR_REQ:
-        put_sidr_req(b, &m->sidr_req);
-        return;
-    case CM_SIDR_REP:
-        put_sidr_rep(b, &m->sidr_rep);
-        return;
+    case CM_REQ: put_req(b, &m->req); return;
+    case CM_MRA: put_mra(b, &m->mra); return;
+    case CM_REJ: put_rej(b, &m->rej); return;
+    case CM_REP: put_rep(b, &m->rep); return;
+    case CM_RTU: put_rtu(b, &m->rtu); return;
+    case CM_DREQ: put_dreq(b, &m->dreq); return;
+    case CM_DREP: put_drep(b, &m->drep); return;
+    case CM_SIDR_REQ: put_sidr_req(b, &m->sidr_req); return;
+    case CM_SIDR_REP: put_sidr_rep(b, &m->sidr_rep); return;
     case CM_LAP:
-    case CM_APR:
-        put_raw(b, &m->raw);
-        return;
+    case CM_APR: put_raw(b, &m->raw); return;
     }
     must(!"a CM attribute outside the table");
 }
 
 /* ---- RDMA-CM private header ----------------------------------------------------------------- */
 
-static void get_address(struct gid *gid, const uint8_t *b, bool ipv4) {
+static void get_address(struct gid *gid, const uint8_t *b, bool ipv4)
+{
     if (!ipv4) {
         memcpy(gid->raw, b, 16);
         return;
@@ -363,7 +348,8 @@ static void get_address(struct gid *gid, const uint8_t *b, bool ipv4) {
     memcpy(gid->raw + 12, b + 12, 4);
 }
 
-static void put_address(uint8_t *b, const struct gid *gid, bool ipv4) {
+static void put_address(uint8_t *b, const struct gid *gid, bool ipv4)
+{
     memset(b, 0, 16);
     if (ipv4)
         memcpy(b + 12, gid->raw + 12, 4);
@@ -371,7 +357,8 @@ static void put_address(uint8_t *b, const struct gid *gid, bool ipv4) {
         memcpy(b, gid->raw, 16);
 }
 
-bool rdma_cm_hdr_decode(struct rdma_cm_hdr *h, const uint8_t *data, size_t len) {
+bool rdma_cm_hdr_decode(struct rdma_cm_hdr *h, const uint8_t *data, size_t len)
+{
     *h = (struct rdma_cm_hdr){0};
     if (len < RDMA_CM_HDR_LEN || data[0] >> 4 != 0) return false;
     uint8_t version = data[1] >> 4;
@@ -382,7 +369,8 @@ bool rdma_cm_hdr_decode(struct rdma_cm_hdr *h, const uint8_t *data, size_t len) 
     return true;
 }
 
-void rdma_cm_hdr_encode(uint8_t *data, const struct rdma_cm_hdr *h) {
+void rdma_cm_hdr_encode(uint8_t *data, const struct rdma_cm_hdr *h)
+{
     bool ipv4 = gid_is_ipv4(&h->dst);
     data[0] = 0;
     data[1] = ipv4 ? 0x40 : 0x60;

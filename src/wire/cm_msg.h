@@ -12,11 +12,12 @@
 #define CM_CLASS_VERSION 2
 
 /* One row per message: name, attribute id, bytes of private data. */
-#define CM_MSGS(X)                                                                             \
-    X(REQ, 0x10, 92)                                                                           \
-    X(MRA, 0x11, 222) X(REJ, 0x12, 148) X(REP, 0x13, 196) X(RTU, 0x14, 224) X(DREQ, 0x15, 220) \
-        X(DREP, 0x16, 224) X(SIDR_REQ, 0x17, 216) X(SIDR_REP, 0x18, 136) X(LAP, 0x19, 168)     \
-            X(APR, 0x1a, 148)
+#define CM_MSGS(X)                                                                                 \
+    X(REQ, 0x10, 92)                                                                               \
+    X(MRA, 0x11, 222)                                                                              \
+    X(REJ, 0x12, 148)                                                                              \
+    X(REP, 0x13, 196) X(RTU, 0x14, 224) X(DREQ, 0x15, 220) X(DREP, 0x16, 224)                      \
+        X(SIDR_REQ, 0x17, 216) X(SIDR_REP, 0x18, 136) X(LAP, 0x19, 168) X(APR, 0x1a, 148)
 
 enum cm_attr {
 #define X(name, id, priv) CM_##name = id,

@@ -2,7 +2,8 @@
 #include "wire/eth.h"
 #include "base/bits.h"
 
-size_t eth_decode(struct eth_hdr *h, const uint8_t *buf, size_t len) {
+size_t eth_decode(struct eth_hdr *h, const uint8_t *buf, size_t len)
+{
     *h = (struct eth_hdr){0};
     if (len < ETH_HDR_LEN) return 0;
     memcpy(h->dst, buf, 6);
@@ -16,7 +17,8 @@ size_t eth_decode(struct eth_hdr *h, const uint8_t *buf, size_t len) {
     return ETH_HDR_MAX_LEN;
 }
 
-size_t eth_encode(uint8_t *buf, const struct eth_hdr *h) {
+size_t eth_encode(uint8_t *buf, const struct eth_hdr *h)
+{
     memcpy(buf, h->dst, 6);
     memcpy(buf + 6, h->src, 6);
     if (!h->tagged) {

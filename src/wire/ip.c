@@ -2,7 +2,8 @@
 #include "wire/ip.h"
 #include "base/bits.h"
 
-uint16_t ip_checksum(const uint8_t *buf, size_t len) {
+uint16_t ip_checksum(const uint8_t *buf, size_t len)
+{
     uint64_t sum = 0;
     for (; len > 1; buf += 2, len -= 2) sum += get_be16(buf);
     if (len) sum += (uint32_t)buf[0] << 8;
@@ -10,12 +11,14 @@ uint16_t ip_checksum(const uint8_t *buf, size_t len) {
     return (uint16_t)~sum;
 }
 
-static void map_ipv4(struct gid *gid, const uint8_t *address) {
+static void map_ipv4(struct gid *gid, const uint8_t *address)
+{
     *gid = (struct gid){{[10] = 0xff, [11] = 0xff}};
     memcpy(gid->raw + 12, address, 4);
 }
 
-static enum ip_verdict decode_v4(struct ip_hdr *h, const uint8_t *b, size_t len, size_t *hdr_len) {
+static enum ip_verdict decode_v4(struct ip_hdr *h, const uint8_t *b, size_t len, size_t *hdr_len)
+{
     if (len < IPV4_HDR_LEN) return IP_TOO_SHORT;
     size_t n = (b[0] & 0xf) * 4u;
     size_t total = get_be16(b + 2);
@@ -36,7 +39,8 @@ static enum ip_verdict decode_v4(struct ip_hdr *h, const uint8_t *b, size_t len,
     return IP_OK;
 }
 
-static enum ip_verdict decode_v6(struct ip_hdr *h, const uint8_t *b, size_t len, size_t *hdr_len) {
+static enum ip_verdict decode_v6(struct ip_hdr *h, const uint8_t *b, size_t len, size_t *hdr_len)
+{
     if (len < IPV6_HDR_LEN) return IP_TOO_SHORT;
     h->payload_len = get_be16(b + 4);
     if (h->payload_len > len - IPV6_HDR_LEN) return IP_TOO_SHORT;
@@ -50,20 +54,19 @@ static enum ip_verdict decode_v6(struct ip_hdr *h, const uint8_t *b, size_t len,
     return IP_OK;
 }
 
-enum ip_verdict ip_decode(struct ip_hdr *h, const uint8_t *buf, size_t len, size_t *hdr_len) {
+enum ip_verdict ip_decode(struct ip_hdr *h, const uint8_t *buf, size_t len, size_t *hdr_len)
+{
     *h = (struct ip_hdr){0};
     if (!len) return IP_TOO_SHORT;
     switch (buf[0] >> 4) {
-    case 4:
-        return decode_v4(h, buf, len, hdr_len);
-    case 6:
-        return decode_v6(h, buf, len, hdr_len);
-    default:
-        return IP_BAD_VERSION;
+    case 4: return decode_v4(h, buf, len, hdr_len);
+    case 6: return decode_v6(h, buf, len, hdr_len);
+    default: return IP_BAD_VERSION;
     }
 }
 
-static size_t encode_v4(uint8_t *b, const struct ip_hdr *h) {
+static size_t encode_v4(uint8_t *b, const struct ip_hdr *h)
+{
     b[0] = 0x45;
     b[1] = h->traffic_class;
     put_be16(b + 2, (uint16_t)(IPV4_HDR_LEN + h->payload_len));
@@ -78,7 +81,8 @@ static size_t encode_v4(uint8_t *b, const struct ip_hdr *h) {
     return IPV4_HDR_LEN;
 }
 
-size_t ip_encode(uint8_t *b, const struct ip_hdr *h) {
+size_t ip_encode(uint8_t *b, const struct ip_hdr *h)
+{
     if (gid_is_ipv4(&h->dst)) return encode_v4(b, h);
     put_be32(b, 6u << 28 | (uint32_t)h->traffic_class << 20 | (h->flow_label & 0xfffff));
     put_be16(b + 4, h->payload_len);

@@ -2,7 +2,8 @@
 #include "wire/mad.h"
 #include "base/bits.h"
 
-bool mad_decode(struct mad_hdr *h, const uint8_t *mad, size_t len) {
+bool mad_decode(struct mad_hdr *h, const uint8_t *mad, size_t len)
+{
     *h = (struct mad_hdr){0};
     if (len != MAD_LEN || mad[0] != MAD_BASE_VERSION) return false;
     h->base_version = mad[0];
@@ -17,7 +18,8 @@ bool mad_decode(struct mad_hdr *h, const uint8_t *mad, size_t len) {
     return true;
 }
 
-void mad_encode(uint8_t *mad, const struct mad_hdr *h) {
+void mad_encode(uint8_t *mad, const struct mad_hdr *h)
+{
     memset(mad, 0, MAD_HDR_LEN);
     mad[0] = h->base_version;
     mad[1] = h->mgmt_class;

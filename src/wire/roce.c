@@ -5,7 +5,8 @@
 #include "wire/opcode.h"
 #include <string.h>
 
-static void decode_bth(struct roce_hdr *h, const uint8_t *b) {
+static void decode_bth(struct roce_hdr *h, const uint8_t *b)
+{
     h->opcode = b[0];
     h->solicited = b[1] & 0x80;
     h->migreq = b[1] & 0x40;
@@ -19,7 +20,8 @@ static void decode_bth(struct roce_hdr *h, const uint8_t *b) {
     h->psn = psn_of(get_be24(b + 9));
 }
 
-static void encode_bth(uint8_t *b, const struct roce_hdr *h) {
+static void encode_bth(uint8_t *b, const struct roce_hdr *h)
+{
     b[0] = h->opcode;
     b[1] = (uint8_t)(h->solicited << 7 | h->migreq << 6 | (h->pad & 3) << 4 | (h->tver & 0xf));
     put_be16(b + 2, h->pkey);
@@ -29,7 +31,8 @@ static void encode_bth(uint8_t *b, const struct roce_hdr *h) {
     put_be24(b + 9, h->psn.v);
 }
 
-enum roce_verdict roce_decode(struct roce_hdr *h, const uint8_t *buf, size_t len, size_t *hdr_len) {
+enum roce_verdict roce_decode(struct roce_hdr *h, const uint8_t *buf, size_t len, size_t *hdr_len)
+{
     *h = (struct roce_hdr){0};
     if (len < ROCE_BTH_LEN) return ROCE_TOO_SHORT;
     decode_bth(h, buf);
@@ -74,7 +77,8 @@ enum roce_verdict roce_decode(struct roce_hdr *h, const uint8_t *buf, size_t len
     return ROCE_OK;
 }
 
-size_t roce_encode(uint8_t *buf, const struct roce_hdr *h) {
+size_t roce_encode(uint8_t *buf, const struct roce_hdr *h)
+{
     const struct roce_opcode *op = roce_opcode(h->opcode);
     must(op->props);
     /* Reserved fields, a CNP's 16 bytes among them, are sent as zero. */

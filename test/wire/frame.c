@@ -16,7 +16,8 @@ struct pcap_frame_hdr {
     uint32_t sec, usec, caplen, len;
 };
 
-bool pcap_open(struct pcap *p, const char *path) {
+bool pcap_open(struct pcap *p, const char *path)
+{
     struct pcap_file_hdr h;
     p->file = fopen(path, "rb");
     if (!p->file) return false;
@@ -27,7 +28,8 @@ bool pcap_open(struct pcap *p, const char *path) {
     return false;
 }
 
-bool pcap_next(struct pcap *p) {
+bool pcap_next(struct pcap *p)
+{
     struct pcap_frame_hdr h;
     if (fread(&h, sizeof h, 1, p->file) != 1) return false;
     if (h.caplen != h.len || h.caplen > sizeof p->frame) return false;
@@ -35,11 +37,10 @@ bool pcap_next(struct pcap *p) {
     return fread(p->frame, 1, p->len, p->file) == p->len;
 }
 
-void pcap_close(struct pcap *p) {
-    fclose(p->file);
-}
+void pcap_close(struct pcap *p) { fclose(p->file); }
 
-bool frame_open(struct frame *f, const uint8_t *bytes, size_t len) {
+bool frame_open(struct frame *f, const uint8_t *bytes, size_t len)
+{
     size_t ip_at = eth_decode(&f->eth, bytes, len), ip_len;
     if (!ip_at || (f->eth.type != ETH_TYPE_IPV4 && f->eth.type != ETH_TYPE_IPV6)) return false;
     if (ip_decode(&f->ip, bytes + ip_at, len - ip_at, &ip_len) != IP_OK) return false;
@@ -53,7 +54,8 @@ bool frame_open(struct frame *f, const uint8_t *bytes, size_t len) {
     return true;
 }
 
-uint32_t frame_icrc(const struct frame *f) {
+uint32_t frame_icrc(const struct frame *f)
+{
     struct icrc_path path = {.src = f->ip.src,
                              .dst = f->ip.dst,
                              .sport = f->udp.sport,

@@ -4,7 +4,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
     struct roce_hdr h, again;
     size_t hdr_len, again_len;
     if (roce_decode(&h, data, len, &hdr_len) != ROCE_OK) return 0;

@@ -10,7 +10,8 @@
 static struct pcap pcap;
 
 /* The `nth` message (from 0) of that kind in a golden trace. */
-static struct cm_msg golden(const char *name, enum cm_attr attr) {
+static struct cm_msg golden(const char *name, enum cm_attr attr)
+{
     char path[512];
     snprintf(path, sizeof path, "%s/%s", getenv("RBOND_GOLDEN"), name);
     assert_true(pcap_open(&pcap, path));
@@ -28,7 +29,8 @@ static struct cm_msg golden(const char *name, enum cm_attr attr) {
 static const struct gid host1 = {{[10] = 0xff, 0xff, 10, 9, 0, 1}};
 static const struct gid host2 = {{[10] = 0xff, 0xff, 10, 9, 0, 2}};
 
-static void test_req(void **state) {
+static void test_req(void **state)
+{
     struct cm_msg m = golden("rxe-rping.pcap", CM_REQ);
     assert_int_equal(m.tid, 0x0000000275d968b6);
     assert_int_equal(m.req.local_comm_id, 0xb668d975);
@@ -65,7 +67,8 @@ static void test_req(void **state) {
     assert_true(gid_equal(&h.src, &host1) && gid_equal(&h.dst, &host2));
 }
 
-static void test_rep_and_disconnect(void **state) {
+static void test_rep_and_disconnect(void **state)
+{
     struct cm_msg m = golden("rxe-rping.pcap", CM_REP);
     assert_int_equal(m.rep.local_comm_id, 0x23fc3d54);
     assert_int_equal(m.rep.remote_comm_id, 0xb668d975);
@@ -82,7 +85,8 @@ static void test_rep_and_disconnect(void **state) {
     assert_int_equal(m.dreq.remote_qpn, 0x11);
 }
 
-static void test_sidr(void **state) {
+static void test_sidr(void **state)
+{
     struct cm_msg m = golden("rxe-send-ud.pcap", CM_SIDR_REQ);
     assert_int_equal(m.sidr_req.request_id, 0xbc68d975);
     assert_int_equal(m.sidr_req.pkey, 0xffff);
@@ -96,27 +100,22 @@ static void test_sidr(void **state) {
 }
 
 /* Bits after the MAD header that are reserved, by message, and so are written as zero. */
-static size_t reserved_bits(enum cm_attr attr) {
+static size_t reserved_bits(enum cm_attr attr)
+{
     switch (attr) {
-    case CM_REQ:
-        return 32 + 32 + 2 * (6 + 3 + 3);
-    case CM_MRA:
-        return 6 + 3;
-    case CM_REJ:
-        return 6 + 1;
-    case CM_REP:
-        return 3 * 8 + 4;
-    case CM_DREQ:
-        return 8;
-    case CM_SIDR_REQ:
-        return 16;
-    default:
-        return 0;
+    case CM_REQ: return 32 + 32 + 2 * (6 + 3 + 3);
+    case CM_MRA: return 6 + 3;
+    case CM_REJ: return 6 + 1;
+    case CM_REP: return 3 * 8 + 4;
+    case CM_DREQ: return 8;
+    case CM_SIDR_REQ: return 16;
+    default: return 0;
     }
 }
 
 /* A message with one bit set: either it comes back, or the bit is reserved and nothing does. */
-static void test_every_bit(void **state) {
+static void test_every_bit(void **state)
+{
     for (uint16_t attr = CM_REQ; attr <= CM_APR; attr++) {
         size_t lost = 0;
         for (size_t bit = 0; bit < MAD_DATA_LEN * 8; bit++) {
@@ -135,7 +134,8 @@ static void test_every_bit(void **state) {
     }
 }
 
-static void test_refused(void **state) {
+static void test_refused(void **state)
+{
     uint8_t mad[MAD_LEN] = {1, CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND};
     struct cm_msg m;
     put_be16(mad + 16, CM_RTU);
@@ -154,7 +154,8 @@ static void test_refused(void **state) {
     assert_string_equal(cm_msg_name(0x1b), "?");
 }
 
-static void test_rdma_cm_hdr(void **state) {
+static void test_rdma_cm_hdr(void **state)
+{
     struct rdma_cm_hdr h = {
         .port = 7, .src = {{0xfe, 0x80, [15] = 1}}, .dst = {{0xfe, 0x80, [15] = 2}}};
     struct rdma_cm_hdr got;
@@ -171,7 +172,8 @@ static void test_rdma_cm_hdr(void **state) {
     assert_false(rdma_cm_hdr_decode(&got, b, sizeof b));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_req),     cmocka_unit_test(test_rep_and_disconnect),
         cmocka_unit_test(test_sidr),    cmocka_unit_test(test_every_bit),

@@ -10,7 +10,8 @@
 static struct pcap pcap;
 static unsigned roce_frames, cm_frames, nonzero_ids;
 
-static void check_headers(const struct frame *f, const uint8_t *bytes) {
+static void check_headers(const struct frame *f, const uint8_t *bytes)
+{
     uint8_t again[ETH_HDR_MAX_LEN + IPV6_HDR_LEN + UDP_HDR_LEN];
     size_t n = eth_encode(again, &f->eth);
     n += ip_encode(again + n, &f->ip);
@@ -18,7 +19,8 @@ static void check_headers(const struct frame *f, const uint8_t *bytes) {
     assert_memory_equal(again, bytes, n + UDP_HDR_LEN);
 }
 
-static void check_cm(const uint8_t *mad, size_t len) {
+static void check_cm(const uint8_t *mad, size_t len)
+{
     struct cm_msg m;
     uint8_t again[MAD_LEN];
     assert_true(cm_msg_decode(&m, mad, len));
@@ -36,7 +38,8 @@ static void check_cm(const uint8_t *mad, size_t len) {
     cm_frames++;
 }
 
-static void check_frame(void) {
+static void check_frame(void)
+{
     struct frame f;
     if (!frame_open(&f, pcap.frame, pcap.len)) return;
     roce_frames++;
@@ -59,7 +62,8 @@ static void check_frame(void) {
     if (h.dqpn == 1) check_cm(f.roce + hdr_len, f.roce_len - hdr_len);
 }
 
-static void test_every_frame(void **state) {
+static void test_every_frame(void **state)
+{
     glob_t found;
     char pattern[512];
     snprintf(pattern, sizeof pattern, "%s/rxe-*.pcap", getenv("RBOND_GOLDEN"));
@@ -77,7 +81,8 @@ static void test_every_frame(void **state) {
     assert_true(nonzero_ids > 700);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_frame)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,8 @@
 #include "wire/udp.h"
 #include <string.h>
 
-static void test_eth(void **state) {
+static void test_eth(void **state)
+{
     uint8_t b[ETH_HDR_MAX_LEN], again[ETH_HDR_MAX_LEN];
     struct eth_hdr h = {
         .dst = {1, 2, 3, 4, 5, 6}, .src = {7, 8, 9, 10, 11, 12}, .type = ETH_TYPE_IPV6};
@@ -28,7 +29,8 @@ static void test_eth(void **state) {
 static const uint8_t v4_example[20] = {0x45, 0x00, 0x00, 0x73, 0x00, 0x00, 0x40, 0x00, 0x40, 0x11,
                                        0xb8, 0x61, 0xc0, 0xa8, 0x00, 0x01, 0xc0, 0xa8, 0x00, 0xc7};
 
-static void test_ipv4(void **state) {
+static void test_ipv4(void **state)
+{
     uint8_t b[0x73] = {0}, again[IPV4_HDR_LEN];
     struct ip_hdr h;
     size_t hdr_len;
@@ -55,7 +57,8 @@ static void test_ipv4(void **state) {
     assert_int_equal(ip_decode(&h, b, sizeof b, &hdr_len), IP_BAD_VERSION);
 }
 
-static void test_ipv6(void **state) {
+static void test_ipv6(void **state)
+{
     struct ip_hdr h = {.src = {{0xfe, 0x80, [15] = 1}},
                        .dst = {{0x20, 0x01, [15] = 2}},
                        .traffic_class = 0xa5,
@@ -74,12 +77,14 @@ static void test_ipv6(void **state) {
         assert_int_equal(ip_decode(&got, b, len, &hdr_len), IP_TOO_SHORT);
 }
 
-static void test_checksum_odd(void **state) {
+static void test_checksum_odd(void **state)
+{
     const uint8_t b[] = {0x01, 0x02, 0x03};
     assert_int_equal(ip_checksum(b, 3), 0xffff - (0x0102 + 0x0300));
 }
 
-static void test_udp(void **state) {
+static void test_udp(void **state)
+{
     struct udp_hdr h = {.sport = 0xc001, .dport = 4791, .len = 20, .checksum = 0x1234}, got;
     uint8_t b[20] = {0};
     udp_encode(b, &h);
@@ -91,7 +96,8 @@ static void test_udp(void **state) {
     assert_false(udp_decode(&got, b, 20));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_eth),  cmocka_unit_test(test_ipv4),
         cmocka_unit_test(test_ipv6), cmocka_unit_test(test_checksum_odd),

@@ -19,7 +19,8 @@ static const struct icrc_path v6 = {.src = {{0xfe, 0x80, [15] = 1}},
                                     .sport = 0xd001,
                                     .dport = 4791};
 
-static uint32_t bitwise_crc(uint32_t crc, const uint8_t *p, size_t n) {
+static uint32_t bitwise_crc(uint32_t crc, const uint8_t *p, size_t n)
+{
     while (n--) {
         crc ^= *p++;
         for (int i = 0; i < 8; i++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
@@ -28,7 +29,8 @@ static uint32_t bitwise_crc(uint32_t crc, const uint8_t *p, size_t n) {
 }
 
 /* Annex A17.3 word for word: a datagram with its variant fields set to ones. */
-static uint32_t model(const struct icrc_path *path, const uint8_t *roce, size_t len) {
+static uint32_t model(const struct icrc_path *path, const uint8_t *roce, size_t len)
+{
     uint8_t p[128];
     size_t n;
     memset(p, 0xff, sizeof p);
@@ -57,12 +59,14 @@ static uint32_t model(const struct icrc_path *path, const uint8_t *roce, size_t 
     return ~bitwise_crc(bitwise_crc(~0u, p, n + 20), roce + 12, len - 12);
 }
 
-static void fill(uint8_t *p, size_t n, unsigned seed) {
+static void fill(uint8_t *p, size_t n, unsigned seed)
+{
     srand(seed);
     for (size_t i = 0; i < n; i++) p[i] = (uint8_t)rand();
 }
 
-static void test_model(void **state) {
+static void test_model(void **state)
+{
     uint8_t roce[300];
     for (size_t len = 12; len <= sizeof roce; len += 4) {
         fill(roce, len, (unsigned)len);
@@ -79,7 +83,8 @@ static void test_model(void **state) {
     }
 }
 
-static void test_switches_may_change(void **state) {
+static void test_switches_may_change(void **state)
+{
     uint8_t roce[64];
     fill(roce, sizeof roce, 1);
     struct icrc_path path = v4;
@@ -94,7 +99,8 @@ static void test_switches_may_change(void **state) {
 static const size_t lengths[] = {12, 16, 44, 1036, 4112, 4160, 9000, 65000};
 static uint8_t big[65000];
 
-static void test_explains_every_id(void **state) {
+static void test_explains_every_id(void **state)
+{
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
         size_t len = lengths[k];
         struct icrc_path path = v4;
@@ -111,7 +117,8 @@ static void test_explains_every_id(void **state) {
     }
 }
 
-static void test_rejects_what_no_id_explains(void **state) {
+static void test_rejects_what_no_id_explains(void **state)
+{
     enum { TRIES = 1 << 22 };
     unsigned accepted = 0;
     uint16_t id;
@@ -133,7 +140,8 @@ static void test_rejects_what_no_id_explains(void **state) {
     }
 }
 
-static void test_cost(void **state) {
+static void test_cost(void **state)
+{
     enum { N = 1000000 };
     struct timespec a, b;
     uint16_t id;
@@ -145,7 +153,8 @@ static void test_cost(void **state) {
     print_message("icrc_explained_v4: %.0f ns (%u accepted)\n", ns / N, sum);
 }
 
-int main(void) {
+int main(void)
+{
     fill(big, sizeof big, 42);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),

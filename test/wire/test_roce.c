@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void test_psn(void **state) {
+static void test_psn(void **state)
+{
     assert_int_equal(psn_diff(psn_of(5), psn_of(3)), 2);
     assert_int_equal(psn_diff(psn_of(3), psn_of(5)), -2);
     assert_int_equal(psn_diff(psn_of(0), psn_of(0xffffff)), 1);
@@ -87,7 +88,8 @@ static const uint8_t expected_len[256] = {
     [0xb7] = 20,
 };
 
-static void test_opcode_table(void **state) {
+static void test_opcode_table(void **state)
+{
     for (int i = 0; i < 256; i++) {
         const struct roce_opcode *op = roce_opcode((uint8_t)i);
         assert_int_equal(op->hdr_len, expected_len[i]);
@@ -105,7 +107,8 @@ static void test_opcode_table(void **state) {
 }
 
 /* Clears what is reserved, so that decode and encode must give the bytes back. */
-static void clear_reserved(uint8_t *b, const struct roce_opcode *op) {
+static void clear_reserved(uint8_t *b, const struct roce_opcode *op)
+{
     b[1] &= 0xf0;
     b[4] &= 0xc0;
     b[8] &= 0x80;
@@ -115,7 +118,8 @@ static void clear_reserved(uint8_t *b, const struct roce_opcode *op) {
     if (b[0] == 0x81) memset(p, 0, 16);
 }
 
-static void test_round_trip(void **state) {
+static void test_round_trip(void **state)
+{
     srand(1);
     for (int round = 0; round < 256 * 50; round++) {
         uint8_t bytes[ROCE_MAX_HDR_LEN], again[ROCE_MAX_HDR_LEN];
@@ -135,7 +139,8 @@ static void test_round_trip(void **state) {
 }
 
 /* Each opcode at each length, in a block of exactly that size, so that ASan sees a byte too far. */
-static void test_truncated(void **state) {
+static void test_truncated(void **state)
+{
     for (int opcode = 0; opcode < 256; opcode++) {
         size_t need = expected_len[opcode];
         for (size_t len = 0; len <= ROCE_MAX_HDR_LEN; len++)
@@ -157,14 +162,16 @@ static void test_truncated(void **state) {
     }
 }
 
-static void test_version(void **state) {
+static void test_version(void **state)
+{
     uint8_t b[16] = {0x04, 0x01};
     struct roce_hdr h;
     size_t hdr_len;
     assert_int_equal(roce_decode(&h, b, sizeof b, &hdr_len), ROCE_BAD_VERSION);
 }
 
-static void test_fields(void **state) {
+static void test_fields(void **state)
+{
     /* RC WRITE_ONLY_IMM with each field its own value. */
     const uint8_t b[] = {0x0b, 0xb0, 0x80, 0x01, 0xc0, 0x12, 0x34, 0x56, 0x80, 0xab, 0xcd, 0xef,
                          1,    2,    3,    4,    5,    6,    7,    8,    9,    10,   11,   12,
@@ -184,7 +191,8 @@ static void test_fields(void **state) {
     assert_int_equal(get_be32(&h.imm_be), 0xdeadbeef);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_psn),        cmocka_unit_test(test_opcode_table),
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_truncated),
