@@ -2,7 +2,30 @@
 #ifndef RBOND_HCA_CQ_H
 #define RBOND_HCA_CQ_H
 
-#include "hca/hca.h"
+#include "hca/adapter.h"
+#include <stdalign.h>
+#include <stdatomic.h>
+
+enum cq_armed { CQ_NOT_ARMED, CQ_ARMED_SOLICITED, CQ_ARMED_ANY };
+
+struct hca_cq {
+    /* The ring. Indices only grow; both sides mask them. */
+    struct hca_wc *ring;
+    uint32_t mask;
+    _Atomic bool overran;
+
+    alignas(64) _Atomic uint32_t tail; /* the producer's */
+    uint32_t head_seen;                /* the producer's last look at `head` */
+    enum cq_armed armed;
+    struct hca *hca;
+    struct event_source events;        /* and the owner */
+    struct list all;                   /* in hca->cqs */
+    struct list notified;              /* in hca->notified: armed, and its completion came */
+    struct list overrun_node;          /* in hca->overrun */
+    uint32_t users;                    /* work queues of QPs */
+
+    alignas(64) _Atomic uint32_t head; /* the consumer's */
+};
 
 /* Adds a completion. `solicited` counts for CQs armed for solicited ones; failures always do. A full
  * ring overruns: the CQ goes to error, HCA_EVENT_CQ_ERR is queued, its QPs fail. */

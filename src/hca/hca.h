@@ -234,7 +234,8 @@ struct hca_rx {
 };
 
 /* A packet to send. The port adds pad, ICRC, UDP and IP headers. `payload` points into user memory
- * (or the engine's own) and is valid until the next call on this hca. */
+ * (or the engine's own) and is valid until the next call on this hca. UC and UD requests complete in
+ * the call of hca_output (or hca_expire) after the one that gave their packets. */
 struct hca_tx {
     struct gid src, dst;
     uint32_t flow_label;
@@ -307,12 +308,14 @@ struct hca_conf {
     uint32_t inflight_cap;  /* ceiling of the sum over all QPs, bytes */
 };
 
-/* NULL when memory is short. */
+/* NULL when memory is short. Until the first hca_steer every QP holds its packets. */
 struct hca *hca_new(const struct hca_conf *conf);
 /* Frees the adapter and every object left in it. */
 void hca_free(struct hca *hca);
 
 void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now);
+/* The port's payload MTU, 256 .. 4096: the ceiling of UD messages and of QPs' path MTUs. At first 4096. */
+void hca_set_mtu(struct hca *hca, uint32_t bytes);
 /* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. */
 size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now);
 /* When hca_expire wants to be called next; NEVER when idle. A moment already past is fine. */

@@ -1,6 +1,7 @@
 /* Inside the adapter: what a QP is made of, and how its machines meet.
  *
- *   qp.c       states, attribute masks, creation, flush           qpt.c     QPN -> QP
+ *   qp.c       creation, states, flush, emission                  qpt.c     QPN -> QP
+ *   qp_modify.c  which transition wants which attributes
  *   sq.c rq.c  the work queues                                    agenda.c  deadlines and turns
  *   rc_req.c   RC requester: WQEs -> packets, responses -> completions
  *   rc_resp.c  RC responder: requests -> memory, ACKs, READ and atomic replies
@@ -13,17 +14,20 @@
 #define RBOND_HCA_QP_H
 
 #include "base/list.h"
+#include "hca/adapter.h"
 #include "hca/cq.h"
 #include "hca/hca.h"
 #include "hca/mr.h"
 #include "hca/rc.h"
 #include "hca/rq.h"
 #include "hca/sq.h"
+#include "hca/srq.h"
 #include "hca/uc.h"
 
 struct hca_qp {
     struct hca *hca;
-    void *owner;
+    struct event_source events;    /* and the owner */
+    struct list all;               /* in hca->qps */
     qpn_t qpn;
     enum hca_qp_type type;
     enum hca_qp_state state;
@@ -38,8 +42,9 @@ struct hca_qp {
     struct rq rq;                  /* unused with an SRQ */
     uint8_t bucket, member;        /* member: active one now; STEER_NO_MEMBER: hold */
     struct list turn;              /* in hca->ready while it may have packets */
+    struct list sent;              /* in hca->sent: UC and UD */
     when_t deadline;               /* kept by agenda.c */
-    size_t agenda_slot;
+    uint32_t agenda_slot;          /* in hca->heap, plus 1; 0: not there */
     union {
         struct rc rc;
         struct uc uc;
@@ -50,9 +55,13 @@ struct hca_qp {
 
 /* qp.c: facts that the machines report */
 
-/* A work request failed: completes the request that failed with `status`, moves the QP to ERR and
- * flushes the rest. Which request failed, the machine has already said by completing it. */
+/* A work request failed: moves the QP to ERR and flushes both queues. The machine has already said
+ * which request failed, and with what status, by completing it. rc_to_err() and uc_to_err() are called
+ * from inside: the machine returns at once afterwards. */
 void qp_fail(struct hca_qp *qp, when_t now);
+/* UC and UD: a send request failed and was completed so: the QP moves to SQE, the rest of the send
+ * queue is flushed, the receive queue lives on (IBTA 10.3.1). */
+void qp_fail_send(struct hca_qp *qp, when_t now);
 /* The responder found a fault that is reported as an event, not by a completion. */
 void qp_fail_event(struct hca_qp *qp, enum hca_event_type type, when_t now);
 /* The first packet in RTR. */
@@ -64,10 +73,27 @@ void qp_sq_drained(struct hca_qp *qp);
 
 /* Takes the next receive WQE, from the SRQ or the QP's own queue; false: none (RNR). */
 bool qp_take_recv(struct hca_qp *qp, struct rwqe *out);
+/* The one qp_take_recv would give, valid until then; NULL: none. */
+const struct rwqe *qp_peek_recv(const struct hca_qp *qp);
 
-/* Fills addresses, member, BTH (opcode, pad from payload_len, pkey, dqpn, psn) and encodes headers;
- * counts it. `h` carries what the extended headers want. Payload iov must be set already. */
+/* Fills addresses and member from attr.av, BTH (pad from payload_len, pkey, dqpn) and encodes headers;
+ * counts it. `h` carries opcode, psn, solicited, ackreq and what the extended headers want. Payload,
+ * niov and payload_len must be set already. The QP must have a member. */
 void qp_emit(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h);
+/* The same to an address of a work request's own (UD). */
+void qp_emit_to(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h, const struct hca_ah *ah,
+                qpn_t dqpn);
+/* UC and UD, after emitting a message's last packet: [sq.head, sq.next) completes at the next
+ * hca_output, when the port has read the packets' payload. */
+void qp_sent(struct hca_qp *qp);
+/* What qp_sent promised is due at once: flush, or a failing request behind them. */
+void qp_complete_sent(struct hca_qp *qp, when_t now);
+
+/* qp.c, for qp_modify.c: what a transition does */
+void qp_to_reset(struct hca_qp *qp);
+void qp_to_sqd(struct hca_qp *qp);
+/* qp.c, for hca.c: the QP's bucket goes out of another member from `changed` on. */
+void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now);
 
 /* agenda.c */
 void agenda_ready(struct hca_qp *qp);                  /* may have packets: gets a turn */

@@ -1,0 +1,79 @@
+/* Inside the adapter: the whole of it, and the small parts that no machine of one QP owns.
+ *
+ *   hca.c      packets in and out, QPs in turn      qpt.c     QPN -> QP
+ *   agenda.c   deadlines and turns                  event.c   async events that wait for the owner */
+#ifndef RBOND_HCA_ADAPTER_H
+#define RBOND_HCA_ADAPTER_H
+
+#include "base/list.h"
+#include "hca/hca.h"
+
+/* What can raise async events. Each type waits once: an event not yet taken stands for the ones
+ * that follow it, so the queue needs no memory of its own and cannot overflow. */
+struct event_source {
+    struct list node; /* in hca->events while `pending` has a bit */
+    uint32_t pending; /* 1 << enum hca_event_type */
+    void *owner;
+};
+
+struct mr_table {
+    struct hca_mr **slot;
+    uint32_t used, room;   /* slots handed out ever, slots allocated; slot 0 stays empty */
+    struct list free;      /* hca_mr.free: least recently freed first */
+};
+
+struct hca {
+    struct hca_conf conf;
+    struct hca_counters counters;
+    struct hca_member_counters members[STEER_MAX_MEMBERS];
+    struct steering table;
+    uint32_t mtu;           /* of the port, bytes of payload: hca_set_mtu */
+
+    struct list ready;      /* hca_qp.turn */
+    struct list sent;       /* hca_qp.sent: their packets of the last burst are not completed yet */
+    struct hca_qp **heap;   /* agenda.c: a binary heap by deadline */
+    uint32_t heap_len, heap_room;
+
+    struct list events;     /* event_source.node */
+    struct list notified;   /* hca_cq.notified */
+    struct list overrun;    /* hca_cq.overrun_node: their QPs are to fail */
+
+    struct list qps, cqs, srqs; /* all there are */
+    uint32_t nqps;
+    uint32_t next_pd;
+    struct mr_table mrs;
+    uint64_t random;        /* state of hca_random */
+
+    uint64_t inflight;      /* window.c: bytes unacknowledged, all QPs */
+    struct list starved;    /* window.c: QPs that wait for inflight_cap */
+    uint32_t inflight_users, inflight_share; /* window.c: QPs with a part in it, the part of each */
+
+    uint32_t qpt_cursor;
+    struct hca_qp *qpt[HCA_MAX_QP];
+};
+
+/* A 64-bit number for keys and tags. */
+uint64_t hca_random(struct hca *hca);
+
+/* qpt.c: -ENOMEM when all indices are taken. An index is reused only after all others have had
+ * their turn, so that packets of a dead QP do not find a live one. */
+int qpt_add(struct hca *hca, struct hca_qp *qp);
+void qpt_del(struct hca *hca, struct hca_qp *qp);
+/* NULL: no such QP, or another function's. */
+struct hca_qp *qpt_find(const struct hca *hca, qpn_t qpn);
+
+/* agenda.c: room for one more QP is made at its creation, so that the data path allocates nothing. */
+int agenda_reserve(struct hca *hca, uint32_t nqps);
+
+/* event.c */
+void event_raise(struct hca *hca, struct event_source *source, enum hca_event_type type);
+void event_forget(struct event_source *source);
+
+/* cq.c: the QPs of CQs that have overrun fail now that no machine is half-way. Every entry point that
+ * can complete something ends with this. */
+void cq_fail_overrun(struct hca *hca, when_t now);
+
+/* mr.c */
+void mr_free_all(struct hca *hca);
+
+#endif

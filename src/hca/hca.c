@@ -1,0 +1,213 @@
+/* The adapter: packets in (decode, find the QP, check, hand to its service), packets out (QPs in
+ * turn), time, and steering. */
+#include "base/must.h"
+#include "hca/qp.h"
+#include "hca/ud.h"
+#include "wire/opcode.h"
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+    TURN = 16, /* packets a QP may give before the next one has its turn */
+    SERVICE_MASK = 0xe0,
+    PKEY_NUMBER = 0x7fff, /* the top bit tells full from limited membership (IBTA 10.9.1.1) */
+};
+
+struct hca *hca_new(const struct hca_conf *conf)
+{
+    if (conf->function >= 1u << HCA_FUNCTION_BITS) return NULL;
+    struct hca *hca = calloc(1, sizeof *hca);
+    if (!hca) return NULL;
+    hca->conf = *conf;
+    hca->mtu = 4096;
+    hca->random = conf->seed;
+    memset(hca->table.home, STEER_NO_MEMBER, sizeof hca->table.home);
+    memset(hca->table.active, STEER_NO_MEMBER, sizeof hca->table.active);
+    struct list *heads[] = {&hca->ready,   &hca->sent,    &hca->events, &hca->notified,
+                            &hca->overrun, &hca->starved, &hca->qps,    &hca->cqs,
+                            &hca->srqs,    &hca->mrs.free};
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) list_init(heads[i]);
+    hca->qpt_cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
+    return hca;
+}
+
+void hca_free(struct hca *hca)
+{
+    if (!hca) return;
+    list_for_each_safe (node, tmp, &hca->qps)
+        hca_qp_destroy(hca, container_of(node, struct hca_qp, all));
+    list_for_each_safe (node, tmp, &hca->cqs)
+        hca_cq_destroy(hca, container_of(node, struct hca_cq, all));
+    list_for_each_safe (node, tmp, &hca->srqs)
+        hca_srq_destroy(hca, container_of(node, struct hca_srq, all));
+    mr_free_all(hca);
+    free(hca->heap);
+    free(hca);
+}
+
+/* SplitMix64: one addition and a mix, of full period. The seed is what makes it unpredictable. */
+uint64_t hca_random(struct hca *hca)
+{
+    uint64_t z = hca->random += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+uint32_t hca_pd_alloc(struct hca *hca) { return ++hca->next_pd; }
+
+void hca_set_mtu(struct hca *hca, uint32_t bytes)
+{
+    must(bytes >= 256 && bytes <= 4096);
+    hca->mtu = bytes;
+}
+
+const struct hca_counters *hca_counters(const struct hca *hca) { return &hca->counters; }
+
+const struct hca_member_counters *hca_member_counters(const struct hca *hca, uint8_t member)
+{
+    must(member < STEER_MAX_MEMBERS);
+    return &hca->members[member];
+}
+
+void hca_count_bad_rx(struct hca *hca) { hca->counters.rx_bad_header++; }
+
+/* ---- in --------------------------------------------------------------------------------- */
+
+static void count_rx(struct hca *hca, const struct hca_rx *rx)
+{
+    hca->counters.rx_packets++;
+    hca->counters.rx_bytes += rx->len;
+    if (rx->member < STEER_MAX_MEMBERS) {
+        hca->members[rx->member].rx_packets++;
+        hca->members[rx->member].rx_bytes += rx->len;
+    }
+}
+
+/* IBTA 9.6.1 (header validation): the counter that says why not, or NULL where the QP may have it.
+ */
+static uint64_t *refuse(struct hca *hca, const struct hca_qp *qp, const struct roce_hdr *h,
+                        const struct hca_rx *rx)
+{
+    static const uint8_t service_of[] = {
+        [HCA_QPT_RC] = ROCE_RC, [HCA_QPT_UC] = ROCE_UC, [HCA_QPT_UD] = ROCE_UD};
+    struct hca_counters *c = &hca->counters;
+    uint8_t service = h->opcode & SERVICE_MASK;
+
+    if (!qp) return &c->rx_bad_qp;
+    if (service != service_of[qp->type] && !(service == ROCE_CNP && qp->type == HCA_QPT_RC))
+        return &c->rx_bad_qp;
+    if ((h->pkey & PKEY_NUMBER) != (ROCE_PKEY_DEFAULT & PKEY_NUMBER)) return &c->rx_bad_pkey;
+    if (qp->state < HCA_QPS_RTR || qp->state > HCA_QPS_SQE) return &c->rx_bad_state;
+    /* A connected QP hears its own peer alone. */
+    if (qp->type != HCA_QPT_UD &&
+        (!gid_equal(&rx->src, &qp->attr.av.dgid) || !gid_equal(&rx->dst, &qp->attr.av.sgid)))
+        return &c->rx_dropped;
+    return NULL;
+}
+
+void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now)
+{
+    struct roce_hdr h;
+    size_t hdr_len;
+    count_rx(hca, rx);
+    if (roce_decode(&h, rx->data, rx->len, &hdr_len) != ROCE_OK) {
+        hca->counters.rx_bad_header++;
+        return;
+    }
+    struct hca_qp *qp = qpt_find(hca, h.dqpn);
+    uint64_t *why_not = refuse(hca, qp, &h, rx);
+    if (why_not) {
+        ++*why_not;
+        return;
+    }
+    qp->view.rx_packets++;
+    qp->view.rx_bytes += rx->len;
+    const uint8_t *payload = rx->data + hdr_len;
+    size_t len = rx->len - hdr_len - h.pad;
+    if ((h.opcode & SERVICE_MASK) == ROCE_CNP) {
+        hca->counters.cnp_received++;
+        rc_cnp(qp, now);
+    } else if (qp->type == HCA_QPT_RC) {
+        rc_input(qp, rx, &h, payload, len, now);
+    } else if (qp->type == HCA_QPT_UC) {
+        uc_input(qp, rx, &h, payload, len, now);
+    } else {
+        ud_input(qp, rx, &h, payload, len, now);
+    }
+    cq_fail_overrun(hca, now);
+}
+
+/* ---- out -------------------------------------------------------------------------------- */
+
+static void complete_sent(struct hca *hca, when_t now)
+{
+    while (!list_empty(&hca->sent))
+        qp_complete_sent(container_of(hca->sent.next, struct hca_qp, sent), now);
+}
+
+static size_t turn(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
+{
+    switch (qp->type) {
+    case HCA_QPT_RC: return rc_output(qp, out, max, now);
+    case HCA_QPT_UC: return uc_output(qp, out, max, now);
+    case HCA_QPT_UD: return ud_output(qp, out, max, now);
+    }
+    return 0;
+}
+
+size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now)
+{
+    size_t n = 0;
+    uint32_t idle = 0; /* turns in a row that gave nothing: all QPs had theirs, then it is enough */
+    complete_sent(hca, now);
+    while (n < max && idle <= hca->nqps && !list_empty(&hca->ready)) {
+        struct hca_qp *qp = container_of(hca->ready.next, struct hca_qp, turn);
+        list_del(&qp->turn);
+        size_t want = max - n < TURN ? max - n : TURN;
+        size_t got = turn(qp, out + n, want, now);
+        must(got <= want);
+        n += got;
+        idle = got ? 0 : idle + 1;
+        if (got == want) agenda_ready(qp);
+    }
+    cq_fail_overrun(hca, now);
+    return n;
+}
+
+/* ---- time ------------------------------------------------------------------------------- */
+
+when_t hca_deadline(const struct hca *hca)
+{
+    if (!list_empty(&hca->sent)) return (when_t){0};
+    return hca->heap_len ? hca->heap[0]->deadline : NEVER;
+}
+
+void hca_expire(struct hca *hca, when_t now)
+{
+    complete_sent(hca, now);
+    /* Each QP once: one that wants to be woken again at a moment already past waits for the next
+     * call. */
+    for (uint32_t left = hca->heap_len; left > 0 && hca->heap_len > 0; left--) {
+        struct hca_qp *qp = hca->heap[0];
+        if (!when_due(qp->deadline, now)) break;
+        agenda_deadline(qp, NEVER);
+        rc_expire(qp, now);
+    }
+    cq_fail_overrun(hca, now);
+}
+
+/* ---- steering --------------------------------------------------------------------------- */
+
+void hca_steer(struct hca *hca, const struct steering *table, when_t now)
+{
+    hca->table = *table;
+    for (size_t i = 0; i < STEER_BUCKETS; i++) {
+        if (hca->table.active[i] >= STEER_MAX_MEMBERS) hca->table.active[i] = STEER_NO_MEMBER;
+    }
+    list_for_each (node, &hca->qps) {
+        struct hca_qp *qp = container_of(node, struct hca_qp, all);
+        qp_steer(qp, hca->table.active[qp->bucket], table->changed, now);
+    }
+    cq_fail_overrun(hca, now);
+}

@@ -1,0 +1,391 @@
+/* A QP's life: creation, posting, its states and what they do to its queues, and its packets'
+ * common headers. Which transition wants which attributes is qp_modify.c. */
+#include "hca/qp.h"
+#include "base/must.h"
+#include <errno.h>
+#include <stdlib.h>
+
+enum { DEFAULT_HOP_LIMIT = 64 };
+
+/* ---- creation --------------------------------------------------------------------------- */
+
+static uint32_t power_of_two(uint32_t n)
+{
+    uint32_t p = 1;
+    while (p < n) p *= 2;
+    return n ? p : 0;
+}
+
+static int check_init(const struct hca_qp_init *init)
+{
+    const struct hca_qp_cap *cap = &init->cap;
+    if (init->type != HCA_QPT_RC && init->type != HCA_QPT_UC && init->type != HCA_QPT_UD)
+        return -EOPNOTSUPP;
+    if (!init->send_cq || !init->recv_cq) return -EINVAL;
+    if (cap->max_send_wr > HCA_MAX_WR || cap->max_send_sge > HCA_MAX_SGE ||
+        cap->max_inline_data > HCA_MAX_INLINE)
+        return -EINVAL;
+    if (!init->srq && (cap->max_recv_wr > HCA_MAX_WR || cap->max_recv_sge > HCA_MAX_SGE))
+        return -EINVAL;
+    return 0;
+}
+
+static void give_cap(struct hca_qp_cap *cap, bool srq)
+{
+    cap->max_send_wr = power_of_two(cap->max_send_wr);
+    cap->max_recv_wr = srq ? 0 : power_of_two(cap->max_recv_wr);
+    if (cap->max_send_sge == 0) cap->max_send_sge = 1;
+    if (srq)
+        cap->max_recv_sge = 0;
+    else if (cap->max_recv_sge == 0)
+        cap->max_recv_sge = 1;
+}
+
+static void free_queues(struct hca_qp *qp)
+{
+    sq_fini(&qp->sq);
+    rq_fini(&qp->rq);
+    free(qp);
+}
+
+static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
+{
+    struct hca_qp *qp = calloc(1, sizeof *qp);
+    if (!qp) return NULL;
+    qp->hca = hca;
+    qp->events.owner = init->owner;
+    qp->type = init->type;
+    qp->state = HCA_QPS_RESET;
+    qp->pd = init->pd;
+    qp->sig_all = init->sq_sig_all;
+    qp->attr.cap = init->cap;
+    qp->send_cq = init->send_cq;
+    qp->recv_cq = init->recv_cq;
+    qp->srq = init->srq;
+    qp->bucket = init->bucket;
+    qp->member = hca->table.active[init->bucket];
+    qp->deadline = NEVER;
+    qp->gap_from = NEVER;
+    if (sq_init(&qp->sq, &init->cap) < 0 ||
+        (!init->srq && rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge) < 0)) {
+        free_queues(qp);
+        return NULL;
+    }
+    return qp;
+}
+
+int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **out)
+{
+    int err = check_init(init);
+    if (err < 0) return err;
+    give_cap(&init->cap, init->srq);
+    struct hca_qp *qp = qp_new(hca, init);
+    if (!qp) return -ENOMEM;
+    if (qp->type == HCA_QPT_RC) err = rc_init(qp);
+    if (err < 0) {
+        free_queues(qp);
+        return err;
+    }
+    err = agenda_reserve(hca, hca->nqps + 1);
+    if (err == 0) err = qpt_add(hca, qp);
+    if (err < 0) {
+        if (qp->type == HCA_QPT_RC) rc_fini(qp);
+        free_queues(qp);
+        return err;
+    }
+    list_add_tail(&hca->qps, &qp->all);
+    hca->nqps++;
+    qp->send_cq->users++;
+    qp->recv_cq->users++;
+    if (qp->srq) qp->srq->users++;
+    *out = qp;
+    return 0;
+}
+
+/* It is on no list, in no heap, and no packet finds work in it. */
+static void go_quiet(struct hca_qp *qp)
+{
+    agenda_deadline(qp, NEVER);
+    list_del(&qp->turn);
+    list_del(&qp->sent);
+}
+
+int hca_qp_destroy(struct hca *hca, struct hca_qp *qp)
+{
+    qp_to_reset(qp);
+    if (qp->type == HCA_QPT_RC) rc_fini(qp);
+    go_quiet(qp);
+    event_forget(&qp->events);
+    qpt_del(hca, qp);
+    list_del(&qp->all);
+    hca->nqps--;
+    qp->send_cq->users--;
+    qp->recv_cq->users--;
+    if (qp->srq) qp->srq->users--;
+    free_queues(qp);
+    return 0;
+}
+
+/* ---- states ----------------------------------------------------------------------------- */
+
+static void set_state(struct hca_qp *qp, enum hca_qp_state state)
+{
+    qp->state = state;
+    qp->attr.sq_draining = false;
+}
+
+static void flush_sq(struct hca_qp *qp, when_t now)
+{
+    while (!sq_is_empty(&qp->sq)) wqe_complete(qp, HCA_WC_WR_FLUSH_ERR, now);
+}
+
+static void flush_rq(struct hca_qp *qp, when_t now)
+{
+    const struct rwqe *rwqe;
+    while ((rwqe = rq_peek(&qp->rq))) {
+        rwqe_fail(qp, rwqe, HCA_WC_WR_FLUSH_ERR, now);
+        qp->rq.head++;
+    }
+}
+
+void qp_fail(struct hca_qp *qp, when_t now)
+{
+    if (qp->state == HCA_QPS_ERR) return;
+    qp_complete_sent(qp, now);
+    set_state(qp, HCA_QPS_ERR);
+    if (qp->type == HCA_QPT_RC) rc_to_err(qp, now);
+    if (qp->type == HCA_QPT_UC) uc_to_err(qp, now);
+    go_quiet(qp);
+    flush_sq(qp, now);
+    if (!qp->srq) {
+        flush_rq(qp, now);
+    } else if (!qp->last_wqe_reported) {
+        /* IBTA 11.6.3.1 (affiliated events): it will take no more from its SRQ. */
+        qp->last_wqe_reported = true;
+        event_raise(qp->hca, &qp->events, HCA_EVENT_QP_LAST_WQE_REACHED);
+    }
+}
+
+void qp_fail_send(struct hca_qp *qp, when_t now)
+{
+    must(qp->type != HCA_QPT_RC);
+    if (qp->state == HCA_QPS_ERR) return;
+    set_state(qp, HCA_QPS_SQE);
+    list_del(&qp->turn);
+    flush_sq(qp, now);
+}
+
+void qp_fail_event(struct hca_qp *qp, enum hca_event_type type, when_t now)
+{
+    if (qp->state == HCA_QPS_ERR) return;
+    event_raise(qp->hca, &qp->events, type);
+    qp_fail(qp, now);
+}
+
+void qp_comm_established(struct hca_qp *qp)
+{
+    if (qp->state != HCA_QPS_RTR || qp->comm_established) return;
+    qp->comm_established = true;
+    event_raise(qp->hca, &qp->events, HCA_EVENT_COMM_EST);
+}
+
+void qp_sq_drained(struct hca_qp *qp)
+{
+    if (qp->state != HCA_QPS_SQD || !qp->attr.sq_draining) return;
+    qp->attr.sq_draining = false;
+    if (qp->attr.en_sqd_async_notify) event_raise(qp->hca, &qp->events, HCA_EVENT_SQ_DRAINED);
+}
+
+static bool sq_idle(const struct hca_qp *qp)
+{
+    if (qp->type == HCA_QPT_RC) return rc_sq_idle(qp);
+    return qp->sq.head == qp->sq.next && (qp->type == HCA_QPT_UD || qp->uc.send_offset == 0);
+}
+
+void qp_to_sqd(struct hca_qp *qp)
+{
+    set_state(qp, HCA_QPS_SQD);
+    qp->attr.sq_draining = true;
+    if (sq_idle(qp)) qp_sq_drained(qp);
+}
+
+void qp_to_reset(struct hca_qp *qp)
+{
+    struct hca_qp_cap cap = qp->attr.cap;
+    set_state(qp, HCA_QPS_RESET);
+    if (qp->type == HCA_QPT_RC) rc_reset(qp);
+    if (qp->type == HCA_QPT_UC) uc_reset(qp);
+    go_quiet(qp);
+    sq_clear(&qp->sq);
+    qp->rq.head = qp->rq.tail = 0;
+    cq_forget_qp(qp->send_cq, qp->qpn);
+    if (qp->recv_cq != qp->send_cq) cq_forget_qp(qp->recv_cq, qp->qpn);
+    qp->attr = (struct hca_qp_attr){.cap = cap};
+    qp->last_wqe_reported = qp->comm_established = false;
+    qp->gap_from = NEVER;
+}
+
+/* ---- posting ---------------------------------------------------------------------------- */
+
+#define OP(name) (1u << HCA_WR_##name)
+
+static bool opcode_allowed(enum hca_qp_type type, enum hca_wr_opcode opcode)
+{
+    const uint32_t ud = OP(SEND) | OP(SEND_WITH_IMM);
+    const uint32_t uc = ud | OP(RDMA_WRITE) | OP(RDMA_WRITE_WITH_IMM) | OP(LOCAL_INV);
+    const uint32_t rc =
+        uc | OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD) | OP(SEND_WITH_INV);
+    uint32_t allowed = type == HCA_QPT_RC ? rc : type == HCA_QPT_UC ? uc : ud;
+    return (unsigned)opcode < 32 && (allowed & (1u << opcode));
+}
+
+int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *wr, when_t now)
+{
+    const uint32_t flags =
+        HCA_SEND_FENCE | HCA_SEND_SIGNALED | HCA_SEND_SOLICITED | HCA_SEND_INLINE;
+    const uint32_t reads = OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD);
+    if (qp->state < HCA_QPS_RTS) return -EINVAL;
+    if (!opcode_allowed(qp->type, wr->opcode) || (wr->flags & ~flags)) return -EINVAL;
+    if ((reads & (1u << wr->opcode)) && (wr->flags & HCA_SEND_INLINE)) return -EINVAL;
+    int err = sq_push(&qp->sq, wr);
+    if (err < 0) return err;
+    if (qp->state == HCA_QPS_ERR || qp->state == HCA_QPS_SQE) {
+        flush_sq(qp, now);
+        cq_fail_overrun(hca, now);
+    } else if (qp->type == HCA_QPT_RC) {
+        rc_posted(qp, now);
+    } else {
+        agenda_ready(qp);
+    }
+    return 0;
+}
+
+int hca_post_recv(struct hca *hca, struct hca_qp *qp, const struct hca_recv_wr *wr, when_t now)
+{
+    if (qp->state == HCA_QPS_RESET || qp->srq) return -EINVAL;
+    int err = rq_push(&qp->rq, wr);
+    if (err < 0) return err;
+    if (qp->state == HCA_QPS_ERR) {
+        flush_rq(qp, now);
+        cq_fail_overrun(hca, now);
+    }
+    return 0;
+}
+
+const struct rwqe *qp_peek_recv(const struct hca_qp *qp)
+{
+    return rq_peek(qp->srq ? &qp->srq->rq : &qp->rq);
+}
+
+bool qp_take_recv(struct hca_qp *qp, struct rwqe *out)
+{
+    return qp->srq ? srq_take(qp->srq, out) : rq_take(&qp->rq, out);
+}
+
+/* ---- packets ---------------------------------------------------------------------------- */
+
+void qp_emit_to(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h, const struct hca_ah *ah,
+                qpn_t dqpn)
+{
+    must(qp->member < STEER_MAX_MEMBERS);
+    struct hca *hca = qp->hca;
+    h->pad = -tx->payload_len & 3;
+    h->migreq = true; /* the only path is the migrated one (IBTA 17.2.8) */
+    h->tver = 0;
+    h->pkey = ROCE_PKEY_DEFAULT;
+    h->dqpn = dqpn;
+    tx->src = ah->sgid;
+    tx->dst = ah->dgid;
+    tx->flow_label = ah->flow_label;
+    tx->traffic_class = ah->traffic_class;
+    tx->hop_limit = ah->hop_limit ? ah->hop_limit : DEFAULT_HOP_LIMIT;
+    tx->member = qp->member;
+    tx->pad = h->pad;
+    tx->qpn = qp->qpn;
+    tx->dqpn = dqpn;
+    tx->hdr_len = (uint8_t)roce_encode(tx->hdr, h);
+
+    uint64_t bytes = (uint64_t)tx->hdr_len + tx->payload_len + tx->pad;
+    hca->counters.tx_packets++;
+    hca->counters.tx_bytes += bytes;
+    hca->members[qp->member].tx_packets++;
+    hca->members[qp->member].tx_bytes += bytes;
+    qp->view.tx_packets++;
+    qp->view.tx_bytes += bytes;
+}
+
+void qp_emit(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h)
+{
+    qp_emit_to(qp, tx, h, &qp->attr.av, qp->attr.dest_qpn);
+}
+
+void qp_sent(struct hca_qp *qp)
+{
+    if (list_empty(&qp->sent)) list_add_tail(&qp->hca->sent, &qp->sent);
+}
+
+void qp_complete_sent(struct hca_qp *qp, when_t now)
+{
+    if (list_empty(&qp->sent)) return;
+    list_del(&qp->sent);
+    while (qp->sq.head != qp->sq.next) wqe_complete(qp, HCA_WC_SUCCESS, now);
+    if (qp->state == HCA_QPS_SQD && sq_idle(qp)) qp_sq_drained(qp);
+}
+
+/* ---- steering --------------------------------------------------------------------------- */
+
+void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now)
+{
+    if (member == qp->member) return;
+    qp->member = member;
+    if (member != STEER_NO_MEMBER) {
+        qp->hca->counters.remaps++;
+        qp->view.remaps++;
+    }
+    if (qp->state != HCA_QPS_RTR && qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD &&
+        qp->state != HCA_QPS_SQE)
+        return;
+    /* A second failure before the first acknowledgement belongs to the same gap. */
+    if (qp->type == HCA_QPT_RC && rc_port_moved(qp, now) && when_is_never(qp->gap_from))
+        qp->gap_from = changed;
+    agenda_ready(qp);
+}
+
+void hca_qp_set_bucket(struct hca *hca, struct hca_qp *qp, uint8_t bucket, when_t now)
+{
+    qp->bucket = bucket;
+    qp_steer(qp, hca->table.active[bucket], now, now);
+}
+
+void qp_ack_seen(struct hca_qp *qp, when_t now)
+{
+    if (when_is_never(qp->gap_from)) return;
+    qp->view.remapped_at = qp->gap_from;
+    qp->view.last_gap_ns = when_since(now, qp->gap_from);
+    qp->gap_from = NEVER;
+}
+
+/* ---- seen from outside ------------------------------------------------------------------ */
+
+qpn_t hca_qp_num(const struct hca_qp *qp) { return qp->qpn; }
+
+void *hca_qp_owner(const struct hca_qp *qp) { return qp->events.owner; }
+
+void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr)
+{
+    *attr = qp->attr;
+    attr->state = attr->cur_state = qp->state;
+}
+
+void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view)
+{
+    *view = qp->view;
+    view->qpn = qp->qpn;
+    view->dqpn = qp->attr.dest_qpn;
+    view->type = (uint8_t)qp->type;
+    view->state = (uint8_t)qp->state;
+    view->bucket = qp->bucket;
+    view->home = qp->hca->table.home[qp->bucket];
+    view->active = qp->member;
+    view->dgid = qp->attr.av.dgid;
+}
