@@ -44,6 +44,7 @@ static int find_lab(struct lab *lab, int *argc, char **argv, int stop)
         if (rc == CLI_OK) strcpy(lab->name, argv[i]);
     }
     *argc = kept;
+    argv[kept] = NULL;
     if (rc != CLI_OK) return rc;
     return lab_locate(lab) ? CLI_OK : CLI_FAILED;
 }
@@ -392,5 +393,13 @@ int lab_main(struct cli *cli, int argc, char **argv)
          "ends what runs in the lab and removes it; every command takes --name LAB besides", down},
     };
 
+    /* --name may stand before the command too. */
+    if (argc > 2 && !strcmp(argv[0], "--name")) {
+        char *command = argv[2];
+
+        argv[2] = argv[1];
+        argv[1] = argv[0];
+        argv[0] = command;
+    }
     return words_run(cli, "lab", COMMANDS, sizeof COMMANDS / sizeof *COMMANDS, argc, argv);
 }
