@@ -394,6 +394,7 @@ int lab_main(struct cli *cli, int argc, char **argv)
     };
 
     /* --name may stand before the command too. */
+    if (argc == 2 && !strcmp(argv[0], "--name")) return status(cli, argc, argv);
     if (argc > 2 && !strcmp(argv[0], "--name")) {
         char *command = argv[2];
 
