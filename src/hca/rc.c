@@ -1,0 +1,177 @@
+/* The RC service of one QP: joins requester, responder, timers and window to the calls of qp.c and
+ * hca.c, and keeps the QP's deadline and turns. See rc.h for who does what. */
+#include "hca/qp.h"
+#include "wire/opcode.h"
+#include <errno.h>
+#include <stdlib.h>
+
+/* The agenda is brought forward at once, but put off only when it strikes: acknowledgements come by
+ * the million, and each moves the deadline a little. */
+static void keep_deadline(struct hca_qp *qp)
+{
+    when_t deadline = rc_timer_deadline(&qp->rc.timer);
+    if (when_before(deadline, qp->deadline)) agenda_deadline(qp, deadline);
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+int rc_init(struct hca_qp *qp)
+{
+    struct rc *rc = &qp->rc;
+    if (!rc->resp.ring) rc->resp.ring = calloc(RC_RESOURCES, sizeof *rc->resp.ring);
+    if (!rc->resp.ring) return -ENOMEM;
+    rc_reset(qp);
+    return 0;
+}
+
+void rc_fini(struct hca_qp *qp)
+{
+    window_stop(qp->hca, &qp->rc.window);
+    free(qp->rc.resp.ring);
+    qp->rc.resp.ring = NULL;
+}
+
+void rc_reset(struct hca_qp *qp)
+{
+    window_stop(qp->hca, &qp->rc.window);
+    rc_req_start(&qp->rc.req, psn_of(0));
+    rc_resp_start(&qp->rc.resp, psn_of(0));
+    rc_timer_start(&qp->rc.timer);
+    agenda_deadline(qp, NEVER);
+}
+
+void rc_to_rtr(struct hca_qp *qp) { rc_resp_start(&qp->rc.resp, qp->attr.rq_psn); }
+
+void rc_to_rts(struct hca_qp *qp)
+{
+    rc_req_start(&qp->rc.req, qp->attr.sq_psn);
+    /* WQEs are refused before RTS: the ring's indices need not be 0, but it is empty. */
+    qp->rc.req.send_index = qp->sq.next;
+    rc_timer_start(&qp->rc.timer);
+    rc_attr_changed(qp);
+    window_start(qp->hca, &qp->rc.window, qp->mtu);
+}
+
+void rc_to_err(struct hca_qp *qp, when_t now)
+{
+    rc_resp_stop(qp, now);
+    rc_timer_start(&qp->rc.timer);
+    window_stop(qp->hca, &qp->rc.window);
+    agenda_deadline(qp, NEVER);
+}
+
+void rc_attr_changed(struct hca_qp *qp)
+{
+    const struct hca_qp_attr *a = &qp->attr;
+    rc_timer_conf(&qp->rc.timer, a->timeout, a->retry_cnt, a->rnr_retry);
+}
+
+bool rc_sq_idle(const struct hca_qp *qp) { return qp->sq.head == qp->sq.next; }
+
+/* ---- events ------------------------------------------------------------------------------ */
+
+void rc_posted(struct hca_qp *qp, when_t now)
+{
+    if (qp->state != HCA_QPS_RTS) return;
+    if (qp->member != STEER_NO_MEMBER) {
+        agenda_ready(qp);
+        return;
+    }
+    rc_timer_await(&qp->rc.timer, true, now);
+    keep_deadline(qp);
+}
+
+void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr *h,
+              const uint8_t *payload, size_t len, when_t now)
+{
+    enum hca_qp_state s = qp->state;
+    bool sends = s == HCA_QPS_RTS || s == HCA_QPS_SQD;
+    const struct roce_opcode *op = roce_opcode(h->opcode);
+    if (h->opcode >> 5 != ROCE_RC >> 5 || !(op->props & OP_KNOWN)) {
+        qp->hca->counters.rx_dropped++;
+    } else if (op->props & OP_RESPONSE) {
+        if (sends) {
+            rc_comp_input(qp, h, payload, len, now);
+            keep_deadline(qp);
+        } else {
+            qp->hca->counters.rx_bad_state++;
+        }
+    } else if (sends || s == HCA_QPS_RTR) {
+        if (s == HCA_QPS_RTR && !qp->comm_established) qp_comm_established(qp);
+        rc_resp_input(qp, h, payload, len, now);
+    } else {
+        qp->hca->counters.rx_bad_state++;
+    }
+}
+
+void rc_cnp(struct hca_qp *qp, when_t now)
+{
+    if (qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) return;
+    window_cut(&qp->rc.window, qp->rc.req.una, qp->rc.req.top);
+}
+
+size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
+{
+    if (qp->member == STEER_NO_MEMBER) return 0;
+    /* Half of a burst for each role while both have packets: neither starves the other. */
+    size_t n = rc_reply_output(qp, out, max > 1 ? max / 2 : max, now);
+    size_t requests = rc_req_output(qp, out + n, max - n, now);
+    n += requests;
+    if (n < max) n += rc_reply_output(qp, out + n, max - n, now);
+    if (requests) {
+        rc_timer_await(&qp->rc.timer, rc_req_waits(qp), now);
+        keep_deadline(qp);
+    }
+    return n;
+}
+
+static void resend(struct hca_qp *qp)
+{
+    qp->rc.req.gap_handled = false;
+    rc_req_rewind(qp);
+    agenda_ready(qp);
+}
+
+void rc_expire(struct hca_qp *qp, when_t now)
+{
+    struct rc *rc = &qp->rc;
+    switch (rc_timer_expire(&rc->timer, now)) {
+    case RC_TIMER_IDLE: break;
+    case RC_TIMER_PROBE:
+        window_probe(&rc->window);
+        resend(qp);
+        break;
+    case RC_TIMER_RETRY:
+        qp->hca->counters.timeouts++;
+        window_cut(&rc->window, rc->req.una, rc->req.top);
+        window_probe(&rc->window);
+        resend(qp);
+        break;
+    case RC_TIMER_EXHAUSTED:
+        qp->hca->counters.local_ack_timeout_err++;
+        rc_req_fail(qp, HCA_WC_RETRY_EXC_ERR, now);
+        return;
+    case RC_TIMER_RNR_OVER: agenda_ready(qp); break;
+    }
+    if (!rc_timer_in_rnr(&rc->timer)) rc_timer_await(&rc->timer, rc_req_waits(qp), now);
+    agenda_deadline(qp, rc_timer_deadline(&rc->timer));
+}
+
+bool rc_port_moved(struct hca_qp *qp, when_t now)
+{
+    struct rc *rc = &qp->rc;
+    if (qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) {
+        agenda_ready(qp);
+        return false;
+    }
+    bool unacked = psn_diff(rc->req.top, rc->req.una) > 0;
+    if (unacked) {
+        rc->req.gap_handled = false;
+        rc_req_rewind(qp);
+        window_moved(qp->hca, &rc->window);
+    }
+    rc_timer_moved(&rc->timer, rc_req_waits(qp), now);
+    keep_deadline(qp);
+    agenda_ready(qp);
+    return unacked;
+}

@@ -1,0 +1,216 @@
+/* The RC responder's sending half (IBTA 9.7.5): READ data, atomic results, ACKs and NAKs, in the
+ * order of the requests they answer. Its receiving half is rc_resp.c.
+ *
+ * READs and atomics live in a ring of responder resources. They are answered first, the oldest
+ * first; ACK or NAK follows when none has anything left, so that it never overtakes data it would
+ * cover. An ACK is made when output is pulled, not when its request came: one then covers all that
+ * came in the burst. Duplicates find their resource by PSN; what is no longer remembered is
+ * dropped, since a requester that respects our max_dest_rd_atomic cannot still wait for it. */
+#include "hca/qp.h"
+#include "wire/opcode.h"
+
+static struct rc_resource *at(const struct rc_resp *r, uint32_t index)
+{
+    return &r->ring[index % RC_RESOURCES];
+}
+
+/* ---- what is owed ------------------------------------------------------------------------ */
+
+struct rc_resource *rc_reply_new(struct hca_qp *qp)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    uint32_t most = qp->attr.max_dest_rd_atomic;
+    if (most == 0) return NULL;
+    if (most > RC_RESOURCES) most = RC_RESOURCES;
+    /* One that is answered for the first time still holds its place: the requester has too many out
+     * (IBTA 9.7.4.1.4). A replay does not: a requester that goes on has had its answer. */
+    struct rc_resource *oldest = at(r, r->tail - most);
+    if (oldest->cur < oldest->end && !oldest->replay) return NULL;
+    oldest->cur = oldest->end;
+    if (r->tail - r->emit >= RC_RESOURCES) r->emit = r->tail - RC_RESOURCES + 1;
+    struct rc_resource *res = at(r, r->tail++);
+    *res = (struct rc_resource){.fresh = true};
+    /* Its response acknowledges what came before it. */
+    r->ack_due = false;
+    return res;
+}
+
+static void answer_again(struct rc_resp *r, uint32_t index, uint32_t from, uint32_t to)
+{
+    struct rc_resource *res = at(r, index);
+    if (res->cur >= res->end) { /* answered before */
+        res->replay = true;
+        res->cur = from;
+        res->end = to;
+        res->fresh = true;
+    } else {
+        if (from < res->cur) {
+            res->cur = from;
+            res->fresh = true;
+        }
+        if (to > res->end) res->end = to;
+    }
+    if ((int32_t)(index - r->emit) < 0) r->emit = index;
+}
+
+/* A duplicate READ may ask for a part of what it asked for before, not for more (IBTA 9.7.5.1.2).
+ */
+static bool within(const struct hca_qp *qp, const struct rc_resource *res, const struct roce_hdr *h,
+                   uint32_t from, uint32_t *to)
+{
+    uint32_t shift = (uint32_t)__builtin_ctz(qp->mtu);
+    uint64_t offset = (uint64_t)from << shift;
+    if (h->reth.va != res->va + offset || h->reth.len > res->length - offset) return false;
+    if (h->reth.len == 0 && res->length) return false;
+    bool to_the_end = h->reth.len == res->length - offset;
+    if (!to_the_end && h->reth.len % qp->mtu) return false;
+    *to = to_the_end ? res->npsn : from + (h->reth.len >> shift);
+    return true;
+}
+
+void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    bool atomic = h->opcode != ROCE_READ_REQUEST;
+    for (uint32_t i = 1; i <= RC_RESOURCES; i++) {
+        struct rc_resource *res = at(r, r->tail - i);
+        int32_t from = psn_diff(h->psn, res->psn);
+        if (from < 0 || (uint32_t)from >= res->npsn || res->atomic != atomic) continue;
+        uint32_t to = 1;
+        if (!atomic) {
+            if (!within(qp, res, h, (uint32_t)from, &to)) return;
+            res->rkey = h->reth.rkey;
+        } else if (h->atomic.va != res->va) {
+            return;
+        }
+        answer_again(r, r->tail - i, (uint32_t)from, to);
+        agenda_ready(qp);
+        return;
+    }
+}
+
+void rc_reply_ack(struct hca_qp *qp)
+{
+    qp->rc.resp.ack_due = true;
+    agenda_ready(qp);
+}
+
+void rc_reply_nak(struct hca_qp *qp, uint8_t syndrome)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    r->muted = true;
+    r->nak = syndrome;
+    r->nak_psn = r->epsn;
+    agenda_ready(qp);
+}
+
+void rc_reply_fatal(struct hca_qp *qp, uint8_t syndrome, psn_t psn, int event)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    r->dead = true;
+    r->event = (int8_t)event;
+    r->nak = syndrome;
+    r->nak_psn = psn;
+    agenda_ready(qp);
+}
+
+/* ---- output ------------------------------------------------------------------------------ */
+
+static struct rc_resource *next_resource(struct rc_resp *r)
+{
+    while (r->emit != r->tail) {
+        struct rc_resource *res = at(r, r->emit);
+        if (res->cur < res->end) return res;
+        r->emit++;
+    }
+    return NULL;
+}
+
+static void emit_atomic_result(struct hca_qp *qp, struct rc_resource *res, struct hca_tx *tx)
+{
+    struct roce_hdr h = {.opcode = ROCE_ATOMIC_ACK, .psn = res->psn};
+    h.aeth.syndrome = AETH_ACK;
+    h.aeth.msn = qp->rc.resp.msn;
+    h.atomic_ack = res->result;
+    tx->niov = 0;
+    tx->payload_len = 0;
+    qp_emit(qp, tx, &h);
+    res->cur = res->end;
+}
+
+/* False: the region has gone since the READ was accepted. */
+static bool emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hca_tx *tx)
+{
+    uint32_t offset = res->cur << __builtin_ctz(qp->mtu), len = res->length - offset;
+    uint8_t *from = NULL;
+    if (len > qp->mtu) len = qp->mtu;
+    if (len) {
+        from = mr_at(qp->hca, qp->pd, res->rkey, res->va + offset, len, HCA_ACCESS_REMOTE_READ);
+        if (!from) return false;
+    }
+    bool last = res->cur + 1 == res->end;
+    struct roce_hdr h = {.psn = psn_add(res->psn, res->cur)};
+    h.opcode = res->fresh ? last ? ROCE_READ_RESP_ONLY : ROCE_READ_RESP_FIRST
+               : last     ? ROCE_READ_RESP_LAST
+                          : ROCE_READ_RESP_MIDDLE;
+    h.aeth.syndrome = AETH_ACK;
+    h.aeth.msn = qp->rc.resp.msn;
+    tx->payload[0] = (struct iovec){.iov_base = from, .iov_len = len};
+    tx->niov = len ? 1 : 0;
+    tx->payload_len = len;
+    qp_emit(qp, tx, &h);
+    res->fresh = false;
+    res->cur++;
+    return true;
+}
+
+static void emit_ack(struct hca_qp *qp, struct hca_tx *tx, uint8_t syndrome, psn_t psn)
+{
+    struct roce_hdr h = {.opcode = ROCE_ACK, .psn = psn};
+    h.aeth.syndrome = syndrome;
+    h.aeth.msn = qp->rc.resp.msn;
+    tx->niov = 0;
+    tx->payload_len = 0;
+    qp_emit(qp, tx, &h);
+}
+
+static void emit_nak(struct hca_qp *qp, struct hca_tx *tx, when_t now)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    emit_ack(qp, tx, r->nak, r->nak_psn);
+    r->nak = 0;
+    r->ack_due = false; /* a NAK acknowledges all before its PSN */
+    if (!r->dead) return;
+    if (r->event >= 0)
+        qp_fail_event(qp, (enum hca_event_type)r->event, now);
+    else
+        qp_fail(qp, now);
+}
+
+size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    struct rc_resource *res;
+    size_t n = 0;
+    if (qp->state != HCA_QPS_RTR && qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) return 0;
+    while (n < max && (res = next_resource(r))) {
+        if (res->atomic) {
+            emit_atomic_result(qp, res, &out[n]);
+        } else if (!emit_read_data(qp, res, &out[n])) {
+            qp->hca->counters.resp_remote_access_errors++;
+            rc_reply_fatal(qp, AETH_NAK_REMOTE_ACCESS, psn_add(res->psn, res->cur),
+                           HCA_EVENT_QP_ACCESS_ERR);
+            r->emit = r->tail;
+            break;
+        }
+        n++;
+    }
+    if (n == max || r->emit != r->tail) return n;
+    if (r->nak) {
+        emit_nak(qp, &out[n++], now);
+    } else if (r->ack_due) {
+        emit_ack(qp, &out[n++], AETH_ACK, r->plain_psn);
+        r->ack_due = false;
+    }
+    return n;
+}

@@ -1,0 +1,69 @@
+/* The RC responder: the PSN it expects, the message it is in, and what it owes the requester. */
+#ifndef RBOND_HCA_RC_RESP_H
+#define RBOND_HCA_RC_RESP_H
+
+#include "hca/hca.h"
+#include "hca/rq.h"
+
+struct hca_qp;
+
+/* A responder resource (IBTA 9.7.5.1.2): a READ or atomic that was executed, kept so that a
+ * duplicate can be answered: a READ by reading again, an atomic from `result`, never by executing
+ * it again. Packets [cur, end) of its response are still to be sent. */
+struct rc_resource {
+    psn_t psn;
+    uint32_t npsn;
+    uint32_t cur, end;
+    uint64_t va;
+    uint32_t rkey, length;
+    uint64_t result;
+    bool atomic;
+    bool fresh;  /* the next packet is the first of a response: RDMA READ response FIRST or ONLY */
+    bool replay; /* answered whole before: this is a duplicate's answer, and may be dropped */
+};
+
+enum rc_message { RC_NO_MESSAGE, RC_IN_SEND, RC_IN_WRITE };
+
+struct rc_resp {
+    psn_t epsn;              /* the PSN expected */
+    uint32_t msn;            /* 24 bits: messages completed */
+    enum rc_message message; /* one is under way; the rest says how far */
+    uint32_t offset;         /* bytes of it that have arrived */
+    uint64_t va;             /* a WRITE's RETH */
+    uint32_t rkey, length;
+    bool have_rwqe;
+    struct rwqe rwqe;
+
+    bool muted; /* epsn is NAKed: drop without a word what comes beyond it */
+    bool ack_due;
+    psn_t plain_psn; /* of the SEND or WRITE packet executed last: what an ACK names */
+    uint8_t nak;     /* enum aeth_syndrome to send; 0: none */
+    psn_t nak_psn;
+    bool dead;    /* the NAK is the last word: afterwards the QP fails */
+    int8_t event; /* enum hca_event_type then raised; -1: none */
+
+    struct rc_resource *ring; /* RC_RESOURCES */
+    uint32_t tail, emit;      /* indices only grow: [emit, tail) may have something to send */
+};
+
+/* max_dest_rd_atomic bounds how many are answered at a time; more are remembered. */
+#define RC_RESOURCES HCA_MAX_RD_ATOMIC
+
+/* rc_resp.c: requests in */
+void rc_resp_start(struct rc_resp *resp, psn_t first);
+void rc_resp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload, size_t len,
+                   when_t now);
+void rc_resp_stop(struct hca_qp *qp, when_t now);
+
+/* rc_reply.c: responses out, READ data, atomic results and ACKs in the order of their requests. */
+size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);
+/* Room for a new resource, zeroed but for `end` 0; NULL: the requester has too many out. */
+struct rc_resource *rc_reply_new(struct hca_qp *qp);
+/* A duplicate READ or atomic: answers again where it is remembered. */
+void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h);
+void rc_reply_ack(struct hca_qp *qp);
+/* `event` -1 or enum hca_event_type: NAK, then fail. */
+void rc_reply_nak(struct hca_qp *qp, uint8_t syndrome);
+void rc_reply_fatal(struct hca_qp *qp, uint8_t syndrome, psn_t psn, int event);
+
+#endif

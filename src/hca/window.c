@@ -1,0 +1,181 @@
+/* How much an RC requester may have unacknowledged. Neighbours: rc_req.c asks before it sends,
+ * rc_comp.c and rc.c report what became of it.
+ *
+ * InfiniBand's own fabric never drops; ours ends in a socket's receive buffer of perhaps 200 KB
+ * that all QPs of the peer share. So each QP has a window in bytes, READ data that it has asked for
+ * included: slow start from conf.start_window, then one packet more per window, cut by half for a
+ * loss, once per window. A probe (rc_timer.c) lets one packet out at a time until an answer comes:
+ * if the answer says that all had arrived, the peer was slow and nothing is cut.
+ *
+ * Above the QPs stands conf.inflight_cap. Each QP that has bytes out or wants to may have an equal
+ * share of it, though always one packet; where even that is too much, QPs wait in hca->starved and
+ * are woken in order, ahead of the QP whose bytes came back. */
+#include "hca/window.h"
+#include "base/must.h"
+#include "hca/adapter.h"
+#include "hca/qp.h"
+
+#define DEFAULT_MAX_WINDOW (1u << 20)
+#define DEFAULT_START_WINDOW (64u << 10)
+
+static uint32_t max_window(const struct hca *hca)
+{
+    return hca->conf.max_window ? hca->conf.max_window : DEFAULT_MAX_WINDOW;
+}
+
+static uint32_t start_window(const struct hca *hca)
+{
+    return hca->conf.start_window ? hca->conf.start_window : DEFAULT_START_WINDOW;
+}
+
+static uint64_t cap(const struct hca *hca)
+{
+    return hca->conf.inflight_cap ? hca->conf.inflight_cap : UINT32_MAX;
+}
+
+static bool waits(const struct window *w) { return !list_empty(&w->starved); }
+
+/* A QP takes part while it has bytes out or waits for room; `before` says whether it did. */
+static void count_user(struct hca *hca, const struct window *w, bool before)
+{
+    bool after = w->in_flight || waits(w);
+    if (before == after) return;
+    if (after)
+        hca->inflight_users++;
+    else
+        hca->inflight_users--;
+    uint32_t users = hca->inflight_users;
+    hca->inflight_share = (uint32_t)(users > 1 ? cap(hca) / users : cap(hca));
+}
+
+/* The QPs that have waited longest get their turn: as many as have room for one packet. */
+static void wake(struct hca *hca)
+{
+    uint64_t room = cap(hca) > hca->inflight ? cap(hca) - hca->inflight : 0;
+    if (!hca->inflight && !room) room = 1;
+    while (!list_empty(&hca->starved)) {
+        struct hca_qp *qp = container_of(hca->starved.next, struct hca_qp, rc.window.starved);
+        struct window *w = &qp->rc.window;
+        if (hca->inflight && room < w->packet) return;
+        list_del(&w->starved);
+        count_user(hca, w, true);
+        agenda_ready(qp);
+        room = room > w->packet ? room - w->packet : 0;
+        if (!room) return;
+    }
+}
+
+static void give_back(struct hca *hca, struct window *w, uint32_t cost)
+{
+    if (!cost) return;
+    must(hca->inflight >= cost && w->in_flight >= cost);
+    w->in_flight -= cost;
+    hca->inflight -= cost;
+    count_user(hca, w, true);
+    if (!list_empty(&hca->starved)) wake(hca);
+}
+
+void window_start(struct hca *hca, struct window *w, uint32_t mtu)
+{
+    window_stop(hca, w);
+    uint32_t packet = mtu + WINDOW_PACKET_OVERHEAD, size = start_window(hca);
+    *w = (struct window){.packet = packet, .threshold = max_window(hca)};
+    w->size = size > packet ? size : packet;
+    list_init(&w->starved);
+}
+
+void window_stop(struct hca *hca, struct window *w)
+{
+    if (waits(w)) {
+        list_del(&w->starved);
+        count_user(hca, w, true);
+    }
+    give_back(hca, w, w->in_flight);
+}
+
+uint32_t window_room(const struct hca *hca, const struct window *w)
+{
+    uint32_t limit = w->probing ? w->packet : w->size;
+    if (hca->inflight_users > 1 && hca->inflight_share < limit) limit = hca->inflight_share;
+    if (limit < w->packet) limit = w->packet;
+    return limit > w->in_flight ? limit - w->in_flight : 0;
+}
+
+bool window_admit(struct hca *hca, struct window *w, uint32_t cost)
+{
+    if (w->in_flight && cost > window_room(hca, w)) {
+        w->limited = !w->probing;
+        return false;
+    }
+    if (hca->inflight && hca->inflight + cost > cap(hca)) {
+        bool before = w->in_flight || waits(w);
+        if (!waits(w)) list_add_tail(&hca->starved, &w->starved);
+        count_user(hca, w, before);
+        return false;
+    }
+    return true;
+}
+
+bool window_is_last(const struct hca *hca, const struct window *w, uint32_t cost)
+{
+    return window_room(hca, w) < cost + w->packet || hca->inflight + cost + w->packet > cap(hca);
+}
+
+void window_sent(struct hca *hca, struct window *w, uint32_t cost)
+{
+    bool before = w->in_flight || waits(w);
+    if (waits(w)) list_del(&w->starved);
+    w->in_flight += cost;
+    hca->inflight += cost;
+    count_user(hca, w, before);
+}
+
+void window_acked(struct hca *hca, struct window *w, uint32_t cost)
+{
+    /* After a rewind more can be acknowledged than was sent since. */
+    give_back(hca, w, cost < w->in_flight ? cost : w->in_flight);
+    if (!w->limited) return;
+    if (w->size < w->threshold) {
+        w->size += cost;
+    } else {
+        w->credit += cost;
+        if (w->credit < w->size) return;
+        w->credit -= w->size;
+        w->size += w->packet;
+    }
+    w->limited = false;
+    if (w->size > max_window(hca)) w->size = max_window(hca);
+    if (w->size < w->packet) w->size = w->packet;
+}
+
+void window_rewound(struct hca *hca, struct window *w) { give_back(hca, w, w->in_flight); }
+
+void window_cut(struct window *w, psn_t una, psn_t top)
+{
+    if (w->recovering && psn_diff(una, w->recover) < 0) return;
+    w->recovering = true;
+    w->recover = top;
+    w->size /= 2;
+    if (w->size < w->packet) w->size = w->packet;
+    w->threshold = w->size;
+    w->credit = 0;
+}
+
+void window_probe(struct window *w) { w->probing = true; }
+
+void window_ack_seen(struct window *w, psn_t una, psn_t top)
+{
+    if (w->probing) {
+        w->probing = false;
+        if (psn_diff(top, una) > 0) window_cut(w, una, top);
+    }
+    if (w->recovering && psn_diff(una, w->recover) >= 0) w->recovering = false;
+}
+
+void window_moved(const struct hca *hca, struct window *w)
+{
+    w->probing = w->recovering = false;
+    w->credit = 0;
+    if (w->size > start_window(hca)) w->size = start_window(hca);
+    if (w->size < w->packet) w->size = w->packet;
+}

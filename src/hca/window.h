@@ -1,0 +1,49 @@
+/* The byte window of one RC requester, and its part in what all of an adapter may have in flight:
+ * see window.c. */
+#ifndef RBOND_HCA_WINDOW_H
+#define RBOND_HCA_WINDOW_H
+
+#include "base/list.h"
+#include "wire/roce.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hca;
+
+/* Added to each packet's payload: a kernel charges a receive buffer for its sk_buff and
+ * skb_shared_info too, so that 270 empty packets fill 200 KB as surely as 45 large ones. */
+#define WINDOW_PACKET_OVERHEAD 512u
+
+struct window {
+    uint32_t size, threshold; /* slow start below the threshold */
+    uint32_t credit;          /* bytes acknowledged since the last linear step */
+    uint32_t in_flight;
+    uint32_t packet; /* one full packet with its overhead: the least window */
+    bool limited;    /* it has held something back: only then does it grow */
+    bool probing;    /* one packet at a time until something is acknowledged */
+    bool recovering; /* cut for a loss below `recover`: not cut again before */
+    psn_t recover;
+    struct list starved; /* in hca->starved: waits for the others' bytes */
+};
+
+void window_start(struct hca *hca, struct window *w, uint32_t mtu);
+void window_stop(struct hca *hca, struct window *w);
+/* Bytes that this QP may add now; at least one packet where nothing is in flight. */
+uint32_t window_room(const struct hca *hca, const struct window *w);
+/* May `cost` more bytes go? False: the window is full, or all of the adapter's bytes are out, in
+ * which case the QP gets its turn (agenda_ready) when some come back. */
+bool window_admit(struct hca *hca, struct window *w, uint32_t cost);
+/* Would `cost` more bytes leave no room for a packet behind them? */
+bool window_is_last(const struct hca *hca, const struct window *w, uint32_t cost);
+void window_sent(struct hca *hca, struct window *w, uint32_t cost);
+void window_acked(struct hca *hca, struct window *w, uint32_t cost);
+/* All in flight counts as lost, or will be sent again. */
+void window_rewound(struct hca *hca, struct window *w);
+/* Losses and their signs. `una` and `top` as in rc_req.h. */
+void window_cut(struct window *w, psn_t una, psn_t top);
+void window_probe(struct window *w);
+/* Something was acknowledged; what lies between una and top after a probe was lost. */
+void window_ack_seen(struct window *w, psn_t una, psn_t top);
+void window_moved(const struct hca *hca, struct window *w);
+
+#endif
