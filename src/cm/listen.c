@@ -1,0 +1,64 @@
+/* Who answers for a service id. */
+#include "cm/engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int cm_listen(struct cm *cm, uint64_t service_id, enum cm_scope scope, const struct gid *local,
+              uint32_t backlog, void *owner, struct cm_listener **out)
+{
+    list_for_each (pos, &cm->listeners) {
+        struct cm_listener *l = container_of(pos, struct cm_listener, all);
+        if (l->service_id != service_id || l->scope != scope) continue;
+        if (scope != CM_SCOPE_ADDRESS || gid_equal(&l->local, local)) return -EADDRINUSE;
+    }
+    struct cm_listener *l = calloc(1, sizeof *l);
+    if (!l) return -ENOMEM;
+    l->cm = cm;
+    l->service_id = service_id;
+    l->scope = scope;
+    if (scope == CM_SCOPE_ADDRESS) l->local = *local;
+    l->backlog = backlog;
+    l->owner = owner;
+    list_add_tail(&cm->listeners, &l->all);
+    *out = l;
+    return 0;
+}
+
+void cm_listener_destroy(struct cm_listener *listener)
+{
+    struct cm *cm = listener->cm;
+    for (uint32_t i = 0; i < cm->conf.max_ids && listener->waiting > 0; i++)
+        if (cm->slots[i] && cm->slots[i]->listener == listener) cm_taken(cm->slots[i]);
+    list_del(&listener->all);
+    free(listener);
+}
+
+void cm_taken(struct cm_id *id)
+{
+    if (!id->listener) return;
+    id->listener->waiting--;
+    id->listener = NULL;
+}
+
+static bool answers_for(const struct cm_listener *l, const struct gid *local)
+{
+    switch (l->scope) {
+    case CM_SCOPE_ADDRESS: return gid_equal(&l->local, local);
+    case CM_SCOPE_IPV4: return gid_is_ipv4(local);
+    case CM_SCOPE_IPV6: return !gid_is_ipv4(local);
+    case CM_SCOPE_ANY: return true;
+    }
+    return false;
+}
+
+struct cm_listener *cm_find_listener(struct cm *cm, uint64_t service_id, const struct gid *local)
+{
+    struct cm_listener *best = NULL;
+    list_for_each (pos, &cm->listeners) {
+        struct cm_listener *l = container_of(pos, struct cm_listener, all);
+        if (l->service_id != service_id || !answers_for(l, local)) continue;
+        if (!best || l->scope < best->scope) best = l;
+    }
+    return best;
+}
