@@ -58,8 +58,7 @@ void conn_send_drep(struct cm_id *id, when_t now)
     conn_timewait(id, now);
 }
 
-/* ---- the user's calls
- * ----------------------------------------------------------------------------- */
+/* ---- the user's calls -------------------------------------------------------------------- */
 
 static int check_offer(const struct cm_offer *o, size_t private_max)
 {
@@ -230,8 +229,7 @@ int cm_qp_params(const struct cm_id *id, struct cm_qp_params *out)
     return 0;
 }
 
-/* ---- deadlines
- * ------------------------------------------------------------------------------------------ */
+/* ---- deadlines --------------------------------------------------------------------------- */
 
 static bool may_repeat(const struct cm_id *id, when_t now)
 {

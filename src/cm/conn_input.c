@@ -11,8 +11,7 @@ static void send_mra(struct cm_id *id, enum cm_msg_answered answers)
     cm_send_msg(id->cm, &id->route, &m);
 }
 
-/* ---- REQ
- * -------------------------------------------------------------------------------------------- */
+/* ---- REQ --------------------------------------------------------------------------------- */
 
 static void refuse_req(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
                        uint16_t reason)
@@ -124,8 +123,7 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
     return CM_OK;
 }
 
-/* ---- answers
- * ------------------------------------------------------------------------------------------ */
+/* ---- answers ----------------------------------------------------------------------------- */
 
 static enum cm_verdict mra_input(struct cm_id *id, const struct cm_mra *mra, when_t now)
 {

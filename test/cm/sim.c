@@ -78,8 +78,7 @@ static struct user *by_tag(struct world *w, uint32_t tag, bool active)
     return NULL;
 }
 
-/* ---- users
- * --------------------------------------------------------------------------------------- */
+/* ---- users ------------------------------------------------------------------------------- */
 
 static void let_go(struct world *w, struct user *u)
 {
@@ -171,8 +170,7 @@ static void act(struct world *w, struct user *u)
     }
 }
 
-/* ---- events and the oracle
- * ------------------------------------------------------------------------ */
+/* ---- events and the oracle --------------------------------------------------------------- */
 
 static void on_request(struct world *w, int node, const struct cm_event *e)
 {
@@ -259,8 +257,7 @@ static void on_event(struct world *w, int node, const struct cm_event *e)
     }
 }
 
-/* ---- the network and the clock
- * -------------------------------------------------------------------- */
+/* ---- the network and the clock ----------------------------------------------------------- */
 
 static void launch(struct world *w, int from, const struct cm_out *out)
 {

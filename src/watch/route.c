@@ -1,0 +1,120 @@
+/* See route.h. The answer has the form of a route in a dump: struct rtmsg and attributes. */
+#include "watch/route.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/rtnetlink.h>
+#include <stdlib.h>
+
+struct route {
+    struct mnl_socket *nl;
+    uint32_t port, seq;
+};
+
+int route_open(struct route **out)
+{
+    struct route *r = calloc(1, sizeof *r);
+    if (!r) return -ENOMEM;
+    r->nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+    if (!r->nl || mnl_socket_bind(r->nl, 0, MNL_SOCKET_AUTOPID) < 0) {
+        int err = errno;
+        if (r->nl) mnl_socket_close(r->nl);
+        free(r);
+        return -err;
+    }
+    r->port = mnl_socket_get_portid(r->nl);
+    *out = r;
+    return 0;
+}
+
+void route_close(struct route *route)
+{
+    if (!route) return;
+    mnl_socket_close(route->nl);
+    free(route);
+}
+
+static void put_address(struct nlmsghdr *nlh, uint16_t type, const struct gid *addr)
+{
+    if (gid_is_ipv4(addr))
+        mnl_attr_put(nlh, type, 4, addr->raw + 12);
+    else
+        mnl_attr_put(nlh, type, 16, addr->raw);
+}
+
+static void compose(struct nlmsghdr *nlh, const struct route_query *q)
+{
+    bool ipv4 = gid_is_ipv4(&q->dst);
+    nlh->nlmsg_type = RTM_GETROUTE;
+    nlh->nlmsg_flags = NLM_F_REQUEST;
+    struct rtmsg *rtm = mnl_nlmsg_put_extra_header(nlh, sizeof *rtm);
+    rtm->rtm_family = ipv4 ? AF_INET : AF_INET6;
+    rtm->rtm_dst_len = ipv4 ? 32 : 128;
+    put_address(nlh, RTA_DST, &q->dst);
+    if (q->src) {
+        rtm->rtm_src_len = rtm->rtm_dst_len;
+        put_address(nlh, RTA_SRC, q->src);
+    }
+    if (q->oif) mnl_attr_put_u32(nlh, RTA_OIF, q->oif);
+}
+
+static struct gid address_of(const struct nlattr *attr)
+{
+    struct gid g = {{[10] = 0xff, [11] = 0xff}};
+    if (mnl_attr_get_payload_len(attr) == 4)
+        memcpy(g.raw + 12, mnl_attr_get_payload(attr), 4);
+    else if (mnl_attr_get_payload_len(attr) == 16)
+        memcpy(g.raw, mnl_attr_get_payload(attr), 16);
+    else
+        memset(&g, 0, sizeof g);
+    return g;
+}
+
+static void read_metrics(const struct nlattr *metrics, struct route_answer *a)
+{
+    const struct nlattr *attr;
+    mnl_attr_for_each_nested(attr, metrics)
+    {
+        if (mnl_attr_get_type(attr) == RTAX_MTU && mnl_attr_validate(attr, MNL_TYPE_U32) >= 0)
+            a->mtu = mnl_attr_get_u32(attr);
+    }
+}
+
+static int read_answer(const struct nlmsghdr *nlh, void *data)
+{
+    struct route_answer *a = data;
+    if (nlh->nlmsg_type != RTM_NEWROUTE) return MNL_CB_OK;
+    if (nlh->nlmsg_len < NLMSG_LENGTH(sizeof(struct rtmsg))) return MNL_CB_ERROR;
+    const struct rtmsg *rtm = mnl_nlmsg_get_payload(nlh);
+    const struct nlattr *attr;
+    a->local = rtm->rtm_type == RTN_LOCAL;
+    mnl_attr_for_each(attr, nlh, sizeof *rtm)
+    {
+        switch (mnl_attr_get_type(attr)) {
+        case RTA_PREFSRC: a->prefsrc = address_of(attr); break;
+        case RTA_GATEWAY: a->gateway = address_of(attr); break;
+        case RTA_OIF:
+            if (mnl_attr_validate(attr, MNL_TYPE_U32) >= 0) a->oif = mnl_attr_get_u32(attr);
+            break;
+        case RTA_METRICS: read_metrics(attr, a); break;
+        default: break;
+        }
+    }
+    return MNL_CB_STOP;
+}
+
+int route_lookup(struct route *route, const struct route_query *query, struct route_answer *answer)
+{
+    if (query->src && gid_is_ipv4(query->src) != gid_is_ipv4(&query->dst)) return -EINVAL;
+    uint8_t buf[8192];
+    struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+    nlh->nlmsg_seq = ++route->seq;
+    compose(nlh, query);
+    if (mnl_socket_sendto(route->nl, nlh, nlh->nlmsg_len) < 0) return -errno;
+    ssize_t n = mnl_socket_recvfrom(route->nl, buf, sizeof buf);
+    if (n < 0) return -errno;
+    *answer = (struct route_answer){0};
+    if (mnl_cb_run(buf, (size_t)n, route->seq, route->port, read_answer, answer) < 0) return -errno;
+    return 0;
+}

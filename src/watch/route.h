@@ -1,0 +1,33 @@
+/* Asks the kernel how it would reach an address: one RTM_GETROUTE, answered at once. */
+#ifndef RBOND_WATCH_ROUTE_H
+#define RBOND_WATCH_ROUTE_H
+
+#include "wire/gid.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+struct route_query {
+    struct gid dst;        /* IPv4 mapped, or IPv6 */
+    const struct gid *src; /* of the same family; NULL: the kernel's choice */
+    uint32_t oif;          /* 0: any; needed for a link-local destination */
+};
+
+struct route_answer {
+    struct gid prefsrc; /* zero: the kernel gave none */
+    struct gid gateway; /* zero: on link */
+    uint32_t oif;
+    uint32_t mtu; /* of the path, bytes; 0: that of the interface */
+    bool local;   /* the destination is an address of this host */
+};
+
+/* A socket kept for many questions. */
+struct route;
+
+int route_open(struct route **out);
+void route_close(struct route *route);
+
+/* 0 or a negative errno, which is the kernel's where it has no route: -ENETUNREACH, -EHOSTUNREACH,
+ * -EACCES (prohibited), -EINVAL (unreachable and blackhole routes, families that differ). */
+int route_lookup(struct route *route, const struct route_query *query, struct route_answer *answer);
+
+#endif
