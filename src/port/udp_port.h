@@ -1,0 +1,86 @@
+/* Inside the UDP port: what udp.c (the object), udp_rx.c (trains in) and udp_tx.c (trains out)
+ * share. A *train* is what one GSO send or GRO receive carries: datagrams of one 4-tuple, all of
+ * one size but the last, which may be shorter. */
+#ifndef RBOND_PORT_UDP_PORT_H
+#define RBOND_PORT_UDP_PORT_H
+
+#include "port/port.h"
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+#define UDP_RX_TRAINS 8     /* messages a recvmmsg takes */
+#define UDP_TRAIN_MAX 65536 /* a train never exceeds an IP datagram */
+#define UDP_MAX_TX_SOCKETS 16
+#define UDP_MAX_LOCAL 64
+#define UDP_INLINE 256 /* payloads up to here are copied next to their headers */
+
+struct udp_tx_socket {
+    int fd;
+    uint16_t sport;
+    bool no_gso;         /* the kernel refuses UDP_SEGMENT on the way this socket goes */
+    uint64_t blocked_at; /* CLOCK_MONOTONIC ns of the first refusal since it last took something */
+};
+
+struct udp_rx {
+    struct mmsghdr msg[UDP_RX_TRAINS];
+    struct iovec iov[UDP_RX_TRAINS];
+    struct sockaddr_in6 from[UDP_RX_TRAINS];
+    union {
+        struct cmsghdr align;
+        uint8_t bytes[192];
+    } control[UDP_RX_TRAINS];
+    uint8_t buf[UDP_RX_TRAINS][UDP_TRAIN_MAX];
+};
+
+/* One packet's bytes that are not user memory: headers, a small payload, and the trailer. */
+struct udp_tx_slot {
+    uint8_t head[ROCE_MAX_HDR_LEN + UDP_INLINE + 3 + ROCE_ICRC_LEN];
+    uint8_t trailer[3 + ROCE_ICRC_LEN];
+};
+
+struct udp_train {
+    const struct hca_tx *pkts;
+    uint32_t npkts;
+    uint32_t segment; /* UDP payload of the first packet, bytes */
+    uint32_t bytes, vectors;
+    bool closed; /* ended with a shorter one */
+    struct udp_tx_socket *socket;
+};
+
+struct udp_tx {
+    struct udp_tx_socket socket[UDP_MAX_TX_SOCKETS];
+    size_t nsockets;
+    struct udp_train train[PORT_BURST];
+    struct mmsghdr msg[PORT_BURST];
+    struct sockaddr_in6 to[PORT_BURST];
+    union {
+        struct cmsghdr align;
+        uint8_t bytes[128];
+    } control[PORT_BURST];
+    struct udp_tx_slot slot[PORT_BURST];
+    struct iovec iov[PORT_BURST * (HCA_MAX_SGE + 2)];
+};
+
+struct udp_port {
+    struct port port;
+    uint16_t function;
+    uint8_t nmembers;
+    struct port_member member[STEER_MAX_MEMBERS];
+    struct gid local[UDP_MAX_LOCAL];
+    size_t nlocal;
+    struct udp_tx tx;
+    struct udp_rx rx;
+};
+
+int udp_rx(struct port *port, void (*sink)(void *ctx, const struct hca_rx *rx), void *ctx);
+size_t udp_tx(struct port *port, const struct hca_tx *pkts, size_t n);
+
+/* Points the receive vectors at their buffers, once. */
+void udp_rx_init(struct udp_rx *rx);
+
+/* Sends one datagram (BTH .. pad) of another function's to this host's reuseport group, over the
+ * loopback address of the family. False where the kernel refuses. */
+bool udp_hand_on(struct udp_port *p, bool ipv4, const uint8_t *roce, size_t len);
+
+#endif

@@ -1,0 +1,338 @@
+/* Trains out: consecutive packets for one function of one peer, of one size, leave as one GSO send;
+ * headers, payload and ICRC go as one gather list, so that user memory is read by the kernel once.
+ *
+ * What a socket refuses for good (no route, no device, too big, a firewall) is counted and dropped:
+ * to the transport a dead link looks like loss. A full socket is told to the caller, unless it has
+ * taken nothing for STUCK_NS: then its packets wait for a neighbour that does not answer, and the
+ * packets of other members must not wait with them. */
+#include "base/bits.h"
+#include "base/must.h"
+#include "base/when.h"
+#include "port/udp_port.h"
+#include "wire/icrc.h"
+#include <errno.h>
+#include <limits.h>
+#include <netinet/udp.h>
+#include <string.h>
+#include <time.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+#define TRAIN_MAX_PKTS 64      /* the kernel's UDP_MAX_SEGMENTS */
+#define TRAIN_MAX_BYTES 65487u /* an IP datagram less IPv6 and UDP headers */
+#define HOP_LIMIT_DEFAULT 64
+#define STUCK_NS (2 * MS_NS)
+
+/* ---- which packets make a train --------------------------------------------------------- */
+
+static uint32_t datagram_len(const struct hca_tx *pkt)
+{
+    return pkt->hdr_len + pkt->payload_len + pkt->pad + ROCE_ICRC_LEN;
+}
+
+static uint32_t vectors_of(const struct hca_tx *pkt) { return pkt->niov + 2u; }
+
+/* An own source port per peer and function keeps GRO at the receiver from merging two functions'
+ * packets; one per member keeps members from waiting for each other. */
+static struct udp_tx_socket *socket_for(struct udp_tx *tx, const struct hca_tx *pkt)
+{
+    uint64_t hash = get_be64(pkt->dst.raw + 8) ^ get_be64(pkt->dst.raw);
+    hash = (hash ^ (uint64_t)(pkt->dqpn >> HCA_INDEX_BITS) << 40) * 0x9e3779b97f4a7c15ull;
+    return &tx->socket[((hash >> 32) + pkt->member) % tx->nsockets];
+}
+
+static bool same_way(const struct hca_tx *a, const struct hca_tx *b)
+{
+    return a->member == b->member && a->dqpn >> HCA_INDEX_BITS == b->dqpn >> HCA_INDEX_BITS &&
+           gid_equal(&a->dst, &b->dst) && gid_equal(&a->src, &b->src) &&
+           a->traffic_class == b->traffic_class && a->hop_limit == b->hop_limit &&
+           a->flow_label == b->flow_label;
+}
+
+static bool join(struct udp_train *t, const struct hca_tx *pkt, uint32_t len)
+{
+    if (t->closed || t->socket->no_gso || t->npkts == TRAIN_MAX_PKTS) return false;
+    if (len > t->segment || t->bytes + len > TRAIN_MAX_BYTES) return false;
+    if (t->vectors + vectors_of(pkt) > IOV_MAX || pkt != t->pkts + t->npkts) return false;
+    if (!same_way(t->pkts, pkt)) return false;
+    t->npkts++;
+    t->vectors += vectors_of(pkt);
+    t->bytes += len;
+    t->closed = len < t->segment;
+    return true;
+}
+
+static size_t make_trains(struct udp_port *p, const struct hca_tx *pkts, size_t n)
+{
+    struct udp_tx *tx = &p->tx;
+    size_t ntrains = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (pkts[i].member >= p->nmembers) { /* the table is newer than the members */
+            p->port.stats.tx_errors++;
+            continue;
+        }
+        uint32_t len = datagram_len(&pkts[i]);
+        if (ntrains && join(&tx->train[ntrains - 1], &pkts[i], len)) continue;
+        tx->train[ntrains++] = (struct udp_train){.pkts = &pkts[i],
+                                                  .npkts = 1,
+                                                  .segment = len,
+                                                  .bytes = len,
+                                                  .vectors = vectors_of(&pkts[i]),
+                                                  .socket = socket_for(tx, &pkts[i])};
+    }
+    return ntrains;
+}
+
+/* ---- bytes ------------------------------------------------------------------------------ */
+
+static uint8_t *put_trailer(uint8_t *at, const struct hca_tx *pkt, uint32_t crc)
+{
+    memset(at, 0, pkt->pad);
+    uint32_t icrc = icrc_end(icrc_feed(crc, at, pkt->pad));
+    put_be32(at + pkt->pad, __builtin_bswap32(icrc));
+    return at + pkt->pad + ROCE_ICRC_LEN;
+}
+
+/* Gathers the datagram into `iov` and returns how many vectors it took. path->ip_id and the
+ * addresses are set. A small payload is copied: cheaper than a vector, and what a program keeps
+ * changing under a READ (flags, counters) is then sent as it was summed. */
+static size_t gather(struct iovec *iov, struct udp_tx_slot *slot, const struct hca_tx *pkt,
+                     struct icrc_path *path)
+{
+    path->udp_len = (uint16_t)(8 + datagram_len(pkt));
+    uint32_t crc = icrc_begin(path, pkt->hdr);
+    memcpy(slot->head, pkt->hdr, pkt->hdr_len);
+    uint8_t *end = slot->head + pkt->hdr_len;
+    if (pkt->payload_len <= UDP_INLINE) {
+        for (uint8_t i = 0; i < pkt->niov; i++) {
+            must(pkt->payload[i].iov_len <= (size_t)(slot->head + sizeof slot->head - end));
+            memcpy(end, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
+            end += pkt->payload[i].iov_len;
+        }
+        must((size_t)(end - slot->head) == pkt->hdr_len + pkt->payload_len);
+        crc = icrc_feed(crc, slot->head + ROCE_BTH_LEN, (size_t)(end - slot->head) - ROCE_BTH_LEN);
+        end = put_trailer(end, pkt, crc);
+        iov[0] = (struct iovec){slot->head, (size_t)(end - slot->head)};
+        return 1;
+    }
+    iov[0] = (struct iovec){slot->head, pkt->hdr_len};
+    crc = icrc_feed(crc, pkt->hdr + ROCE_BTH_LEN, pkt->hdr_len - ROCE_BTH_LEN);
+    size_t sum = 0;
+    for (uint8_t i = 0; i < pkt->niov; i++) {
+        iov[1 + i] = pkt->payload[i];
+        crc = icrc_feed(crc, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
+        sum += pkt->payload[i].iov_len;
+    }
+    must(sum == pkt->payload_len);
+    end = put_trailer(slot->trailer, pkt, crc);
+    iov[1 + pkt->niov] = (struct iovec){slot->trailer, (size_t)(end - slot->trailer)};
+    return 2 + pkt->niov;
+}
+
+/* ---- addresses and ancillary data ------------------------------------------------------- */
+
+static bool is_link_local(const struct gid *gid)
+{
+    return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
+}
+
+static bool is_local(const struct udp_port *p, const struct gid *dst)
+{
+    for (size_t i = 0; i < p->nlocal; i++)
+        if (gid_equal(&p->local[i], dst)) return true;
+    return false;
+}
+
+static void add_control(struct msghdr *msg, size_t room, int level, int type, const void *data,
+                        size_t len)
+{
+    must(msg->msg_controllen + CMSG_SPACE(len) <= room);
+    struct cmsghdr *c = (struct cmsghdr *)((uint8_t *)msg->msg_control + msg->msg_controllen);
+    c->cmsg_level = level;
+    c->cmsg_type = type;
+    c->cmsg_len = CMSG_LEN(len);
+    memcpy(CMSG_DATA(c), data, len);
+    msg->msg_controllen += CMSG_SPACE(len);
+}
+
+static void address(struct udp_port *p, struct msghdr *msg, struct sockaddr_in6 *to,
+                    const struct udp_train *t)
+{
+    const struct hca_tx *pkt = t->pkts;
+    const size_t room = sizeof p->tx.control[0].bytes;
+    bool ipv4 = gid_is_ipv4(&pkt->dst);
+    uint32_t ifindex = p->member[pkt->member].ifindex;
+    if (!is_link_local(&pkt->dst) && is_local(p, &pkt->dst)) ifindex = 0;
+
+    *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(ROCE_UDP_PORT)};
+    memcpy(&to->sin6_addr, pkt->dst.raw, 16);
+    if (is_link_local(&pkt->dst)) to->sin6_scope_id = ifindex;
+
+    struct in6_pktinfo info = {.ipi6_ifindex = ifindex};
+    memcpy(&info.ipi6_addr, pkt->src.raw, 16);
+    add_control(msg, room, SOL_IPV6, IPV6_PKTINFO, &info, sizeof info);
+    if (t->npkts > 1) {
+        uint16_t segment = (uint16_t)t->segment;
+        add_control(msg, room, SOL_UDP, UDP_SEGMENT, &segment, sizeof segment);
+    }
+    if (pkt->traffic_class) {
+        int v = pkt->traffic_class;
+        add_control(msg, room, ipv4 ? SOL_IP : SOL_IPV6, ipv4 ? IP_TOS : IPV6_TCLASS, &v, sizeof v);
+    }
+    if (pkt->hop_limit && pkt->hop_limit != HOP_LIMIT_DEFAULT) {
+        int v = pkt->hop_limit;
+        add_control(msg, room, ipv4 ? SOL_IP : SOL_IPV6, ipv4 ? IP_TTL : IPV6_HOPLIMIT, &v,
+                    sizeof v);
+    }
+}
+
+/* Makes message `k` of the train; its packets' slots begin at `slot`. Returns the vectors used. */
+static size_t load(struct udp_port *p, size_t k, const struct udp_train *t, size_t slot,
+                   struct iovec *iov)
+{
+    struct udp_tx *tx = &p->tx;
+    struct msghdr *msg = &tx->msg[k].msg_hdr;
+    *msg = (struct msghdr){.msg_name = &tx->to[k],
+                           .msg_namelen = sizeof tx->to[k],
+                           .msg_iov = iov,
+                           .msg_control = tx->control[k].bytes};
+    address(p, msg, &tx->to[k], t);
+    struct icrc_path path = {.src = t->pkts->src,
+                             .dst = t->pkts->dst,
+                             .sport = t->socket->sport,
+                             .dport = ROCE_UDP_PORT,
+                             .df = true};
+    for (uint32_t i = 0; i < t->npkts; i++) {
+        path.ip_id = (uint16_t)i;
+        msg->msg_iovlen += gather(iov + msg->msg_iovlen, &tx->slot[slot + i], &t->pkts[i], &path);
+    }
+    return msg->msg_iovlen;
+}
+
+/* ---- sending ---------------------------------------------------------------------------- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * SEC_NS + (uint64_t)ts.tv_nsec;
+}
+
+static bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
+
+/* The kernel refused a train as such, or its packets: sent one by one we see which, and remember it
+ * if it was the train. */
+static void send_each(struct udp_port *p, size_t k, const struct udp_train *t)
+{
+    struct iovec iov[HCA_MAX_SGE + 2];
+    for (uint32_t i = 0; i < t->npkts; i++) {
+        struct udp_train one = {.pkts = t->pkts + i,
+                                .npkts = 1,
+                                .segment = datagram_len(t->pkts + i),
+                                .socket = t->socket};
+        size_t slot = (size_t)(t->pkts - p->tx.train[0].pkts) + i;
+        load(p, k, &one, slot, iov);
+        if (sendmsg(t->socket->fd, &p->tx.msg[k].msg_hdr, MSG_DONTWAIT) < 0) {
+            p->port.stats.tx_errors++;
+            continue;
+        }
+        p->port.stats.tx_packets++;
+        p->port.stats.tx_trains++;
+        if (i == 0) t->socket->no_gso = true;
+    }
+}
+
+static void drop(struct udp_port *p, const struct udp_train *t)
+{
+    p->port.stats.tx_errors += t->npkts;
+}
+
+/* The train `k` met `error`. False where the caller must wait. */
+static bool refused(struct udp_port *p, size_t k, int error)
+{
+    struct udp_train *t = &p->tx.train[k];
+    if (error == EINTR) return true;
+    if (would_block(error)) {
+        uint64_t now = now_ns();
+        p->port.stats.tx_would_block++;
+        if (!t->socket->blocked_at) t->socket->blocked_at = now;
+        p->port.tx_fd = t->socket->fd;
+        if (now - t->socket->blocked_at < STUCK_NS) return false;
+        drop(p, t);
+    } else if (t->npkts > 1 && (error == EINVAL || error == EIO)) {
+        send_each(p, k, t);
+    } else {
+        drop(p, t);
+    }
+    t->npkts = 0;
+    return true;
+}
+
+/* Sends the trains in order; returns how many are done with. */
+static size_t send_trains(struct udp_port *p, size_t ntrains)
+{
+    struct udp_tx *tx = &p->tx;
+    size_t k = 0;
+    while (k < ntrains) {
+        struct udp_tx_socket *s = tx->train[k].socket;
+        size_t run = 1;
+        while (k + run < ntrains && tx->train[k + run].socket == s) run++;
+        int sent = sendmmsg(s->fd, tx->msg + k, (unsigned)run, MSG_DONTWAIT);
+        if (sent < 0) {
+            if (!refused(p, k, errno)) return k;
+            if (tx->train[k].npkts == 0) k++;
+            continue;
+        }
+        s->blocked_at = 0;
+        for (size_t end = k + (size_t)sent; k < end; k++) {
+            p->port.stats.tx_trains++;
+            p->port.stats.tx_packets += tx->train[k].npkts;
+        }
+    }
+    return k;
+}
+
+static size_t send_burst(struct udp_port *p, const struct hca_tx *pkts, size_t n)
+{
+    struct udp_tx *tx = &p->tx;
+    size_t ntrains = make_trains(p, pkts, n), used = 0;
+    for (size_t k = 0; k < ntrains; k++)
+        used += load(p, k, &tx->train[k], (size_t)(tx->train[k].pkts - pkts), tx->iov + used);
+    size_t done = send_trains(p, ntrains);
+    return done == ntrains ? n : (size_t)(tx->train[done].pkts - pkts);
+}
+
+size_t udp_tx(struct port *port, const struct hca_tx *pkts, size_t n)
+{
+    size_t done = 0;
+    while (done < n) {
+        size_t burst = n - done < PORT_BURST ? n - done : PORT_BURST;
+        size_t sent = send_burst((struct udp_port *)port, pkts + done, burst);
+        done += sent;
+        if (sent < burst) break;
+    }
+    return done;
+}
+
+bool udp_hand_on(struct udp_port *p, bool ipv4, const uint8_t *roce, size_t len)
+{
+    struct udp_tx_socket *s = &p->tx.socket[0];
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6,
+                              .sin6_port = htons(ROCE_UDP_PORT),
+                              .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    if (ipv4) to.sin6_addr = (struct in6_addr){{{[10] = 0xff, 0xff, 127, 0, 0, 1}}};
+    struct icrc_path path = {.sport = s->sport,
+                             .dport = ROCE_UDP_PORT,
+                             .df = true,
+                             .udp_len = (uint16_t)(8 + len + ROCE_ICRC_LEN)};
+    memcpy(path.dst.raw, &to.sin6_addr, 16);
+    path.src = path.dst;
+    uint8_t icrc[ROCE_ICRC_LEN];
+    put_be32(icrc, __builtin_bswap32(icrc_of(&path, roce, len)));
+    struct iovec iov[] = {{(void *)roce, len}, {icrc, sizeof icrc}};
+    struct msghdr msg = {
+        .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = iov, .msg_iovlen = 2};
+    return sendmsg(s->fd, &msg, MSG_DONTWAIT) >= 0;
+}
