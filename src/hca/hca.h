@@ -374,6 +374,8 @@ int hca_qp_destroy(struct hca *hca, struct hca_qp *qp);
 int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *attr, uint32_t mask,
                   when_t now);
 void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr);
+/* Send requests that can be posted before the queue is full. */
+uint32_t hca_qp_send_room(const struct hca_qp *qp);
 qpn_t hca_qp_num(const struct hca_qp *qp);
 void *hca_qp_owner(const struct hca_qp *qp);
 void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view);

@@ -1,0 +1,159 @@
+/* Address handles. RoCE v2 needs a global route; its GIDs are all the adapter wants, the kernel
+ * finds the way (and the MAC) of each packet. */
+#include "base/bits.h"
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include "verbs/real.h"
+#include <stdlib.h>
+#include <string.h>
+
+int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah)
+{
+    struct device_state state;
+
+    if (!attr->is_global || attr->port_num != 1) return EINVAL;
+    if (attr->grh.sgid_index >= CTL_MAX_GIDS) return EINVAL;
+    function_state(f, &state);
+    *ah = (struct hca_ah){.sgid = state.gid[attr->grh.sgid_index],
+                          .flow_label = attr->grh.flow_label & 0xfffff,
+                          .sgid_index = attr->grh.sgid_index,
+                          .hop_limit = attr->grh.hop_limit,
+                          .traffic_class = attr->grh.traffic_class,
+                          .sl = attr->sl,
+                          .static_rate = attr->static_rate,
+                          .port_num = attr->port_num};
+    memcpy(&ah->dgid, &attr->grh.dgid, sizeof ah->dgid);
+    if (gid_is_zero(&ah->sgid) || gid_is_zero(&ah->dgid)) return EINVAL;
+    if (gid_is_ipv4(&ah->sgid) != gid_is_ipv4(&ah->dgid)) return EINVAL;
+    return 0;
+}
+
+void ah_describe(const struct hca_ah *ah, struct ibv_ah_attr *attr)
+{
+    memset(attr, 0, sizeof *attr);
+    memcpy(&attr->grh.dgid, &ah->dgid, sizeof attr->grh.dgid);
+    attr->grh.flow_label = ah->flow_label;
+    attr->grh.sgid_index = ah->sgid_index;
+    attr->grh.hop_limit = ah->hop_limit;
+    attr->grh.traffic_class = ah->traffic_class;
+    attr->sl = ah->sl;
+    attr->static_rate = ah->static_rate;
+    attr->is_global = !gid_is_zero(&ah->dgid);
+    attr->port_num = ah->port_num;
+}
+
+static struct ibv_ah *create(struct ibv_pd *ibv, const struct ibv_ah_attr *attr)
+{
+    struct rb_pd *pd = rb_pd(ibv);
+    if (!pd) return fail_with(EINVAL);
+    struct rb_context *ctx = rb_context(ibv->context);
+    struct rb_ah *ah = calloc(1, sizeof *ah);
+    if (!ah) return fail_with(ENOMEM);
+    int rc = ah_resolve(ctx->f, attr, &ah->hca);
+    if (rc) {
+        free(ah);
+        return fail_with(rc);
+    }
+    ah->tag = tag_new(ctx, RB_AH);
+    ah->ibv.context = ibv->context;
+    ah->ibv.pd = ibv;
+    ah->ibv.handle = ah->tag.id;
+    atomic_fetch_add(&pd->refs, 1);
+    return &ah->ibv;
+}
+
+EXPORT struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
+{
+    if (!context_is_ours(pd->context)) return REAL(ibv_create_ah, "IBVERBS_1.1")(pd, attr);
+    return create(pd, attr);
+}
+
+EXPORT int ibv_destroy_ah(struct ibv_ah *ibv)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_ah, "IBVERBS_1.1")(ibv);
+
+    struct rb_ah *ah = rb_ah(ibv);
+    if (!ah) return EINVAL;
+    struct rb_pd *pd = rb_pd(ibv->pd);
+    if (pd) atomic_fetch_sub(&pd->refs, 1);
+    ah->tag.magic = 0;
+    free(ah);
+    return 0;
+}
+
+/* ---- from a completion ------------------------------------------------------------------- */
+
+static struct gid mapped(const uint8_t ipv4[4])
+{
+    struct gid gid = {{[10] = 0xff, [11] = 0xff}};
+    memcpy(gid.raw + 12, ipv4, 4);
+    return gid;
+}
+
+static int find_gid(const struct function *f, const struct gid *gid)
+{
+    struct device_state state;
+
+    function_state(f, &state);
+    for (int i = 0; i < CTL_MAX_GIDS; i++)
+        if (gid_equal(&state.gid[i], gid)) return i;
+    return -1;
+}
+
+/* The first 40 bytes of a UD receive hold the IPv6 header, or an IPv4 header in the last 20 of them
+ * (annex A17.4.5.2). */
+static int address_from_grh(const struct function *f, const struct ibv_grh *grh,
+                            struct ibv_ah_attr *attr)
+{
+    const uint8_t *bytes = (const uint8_t *)grh, *ip = bytes + 20;
+    struct gid src, dst;
+
+    if (bytes[0] >> 4 == 6) {
+        memcpy(&src, &grh->sgid, sizeof src);
+        memcpy(&dst, &grh->dgid, sizeof dst);
+        attr->grh.flow_label = get_be32(bytes) & 0xfffff;
+        attr->grh.traffic_class = (uint8_t)(get_be32(bytes) >> 20);
+    } else if (ip[0] == 0x45) {
+        src = mapped(ip + 12);
+        dst = mapped(ip + 16);
+        attr->grh.traffic_class = ip[1];
+    } else {
+        return EPROTONOSUPPORT;
+    }
+    int index = find_gid(f, &dst);
+    if (index < 0) return ENOENT;
+    memcpy(&attr->grh.dgid, &src, sizeof src); /* back to the sender */
+    attr->grh.sgid_index = (uint8_t)index;
+    attr->grh.hop_limit = 0xff;
+    attr->is_global = 1;
+    return 0;
+}
+
+static int init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_wc *wc,
+                        const struct ibv_grh *grh, struct ibv_ah_attr *attr)
+{
+    memset(attr, 0, sizeof *attr);
+    attr->sl = wc->sl;
+    attr->port_num = port;
+    if (!(wc->wc_flags & IBV_WC_GRH) || !grh) return 0;
+    return address_from_grh(rb_context(context)->f, grh, attr);
+}
+
+EXPORT int ibv_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct ibv_wc *wc,
+                               struct ibv_grh *grh, struct ibv_ah_attr *attr)
+{
+    if (!context_is_ours(context))
+        return REAL(ibv_init_ah_from_wc, "IBVERBS_1.1")(context, port, wc, grh, attr);
+    return init_from_wc(context, port, wc, grh, attr);
+}
+
+EXPORT struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc,
+                                            struct ibv_grh *grh, uint8_t port)
+{
+    struct ibv_ah_attr attr;
+
+    if (!context_is_ours(pd->context))
+        return REAL(ibv_create_ah_from_wc, "IBVERBS_1.1")(pd, wc, grh, port);
+    int rc = init_from_wc(pd->context, port, wc, grh, &attr);
+    return rc ? fail_with(rc) : create(pd, &attr);
+}

@@ -1,0 +1,73 @@
+/* Opening and closing a device: one context is one function. */
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include "verbs/real.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void fill_ops(struct verbs_context *v)
+{
+    v->context.ops.poll_cq = rb_poll_cq;
+    v->context.ops.req_notify_cq = rb_req_notify_cq;
+    v->context.ops.post_send = rb_post_send;
+    v->context.ops.post_recv = rb_post_recv;
+    v->context.ops.post_srq_recv = rb_post_srq_recv;
+    v->query_port = rb_query_port;
+    v->query_device_ex = rb_query_device_ex;
+    v->query_rt_values = rb_query_rt_values;
+    v->create_cq_ex = rb_create_cq_ex;
+    v->create_qp_ex = rb_create_qp_ex;
+    v->create_srq_ex = rb_create_srq_ex;
+    refuse_the_rest(v);
+}
+
+static void context_free(struct rb_context *ctx)
+{
+    struct ibv_context *c = &ctx->v.context;
+
+    if (ctx->f) function_close(ctx->f);
+    if (c->async_fd >= 0) close(c->async_fd);
+    if (ctx->async_wr >= 0) close(ctx->async_wr);
+    if (c->cmd_fd >= 0) close(c->cmd_fd);
+    pthread_mutex_destroy(&c->mutex);
+    free(ctx);
+}
+
+EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
+{
+    int fds[2];
+    if (!device_is_ours(device)) return REAL(ibv_open_device, "IBVERBS_1.1")(device);
+
+    struct rb_context *ctx = calloc(1, sizeof *ctx);
+    if (!ctx) return fail_with(ENOMEM);
+    struct ibv_context *c = &ctx->v.context;
+    c->device = device;
+    c->async_fd = ctx->async_wr = -1;
+    c->abi_compat = __VERBS_ABI_IS_EXTENDED;
+    c->num_comp_vectors = 1;
+    ctx->v.sz = sizeof ctx->v;
+    atomic_init(&ctx->handles, 1);
+    pthread_mutex_init(&c->mutex, NULL);
+    fill_ops(&ctx->v);
+
+    c->cmd_fd = open("/dev/null", O_RDWR | O_CLOEXEC); /* programs set flags on it */
+    int rc = c->cmd_fd < 0 ? -errno : events_pipe(fds);
+    if (rc == 0) {
+        c->async_fd = fds[0];
+        ctx->async_wr = fds[1];
+        rc = function_open(ctx, device->name, &ctx->f);
+    }
+    if (rc) {
+        context_free(ctx);
+        return fail_with(rc);
+    }
+    return c;
+}
+
+EXPORT int ibv_close_device(struct ibv_context *context)
+{
+    if (!context_is_ours(context)) return REAL(ibv_close_device, "IBVERBS_1.1")(context);
+    context_free(rb_context(context));
+    return 0;
+}

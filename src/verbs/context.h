@@ -1,0 +1,54 @@
+/* Opened devices, and the functions that their operation tables point to. */
+#ifndef RBOND_VERBS_CONTEXT_H
+#define RBOND_VERBS_CONTEXT_H
+
+#include "verbs/object.h"
+
+/* cq.c, post.c, srq.c: struct ibv_context_ops */
+int rb_poll_cq(struct ibv_cq *cq, int max, struct ibv_wc *wc);
+int rb_req_notify_cq(struct ibv_cq *cq, int solicited_only);
+int rb_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+int rb_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
+int rb_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
+
+/* struct verbs_context */
+int rb_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr,
+                  size_t len);
+int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
+                       struct ibv_device_attr_ex *attr, size_t len);
+int rb_query_rt_values(struct ibv_context *context, struct ibv_values_ex *values);
+struct ibv_cq_ex *rb_create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *init);
+struct ibv_qp *rb_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *init);
+struct ibv_srq *rb_create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *init);
+
+/* refuse.c: fills every operation that is still NULL with one that gives EOPNOTSUPP. */
+void refuse_the_rest(struct verbs_context *v);
+
+/* cq_ex.c: what ibv_start_poll and its kin call, for the wc_flags asked for. */
+void cq_ex_fill(struct rb_cq *cq);
+/* wr.c: what the ibv_wr_* calls call. */
+void wr_fill(struct rb_qp *qp);
+/* wr.c: the operations that a QP of this type has. */
+uint64_t wr_operations(enum ibv_qp_type type);
+void wr_free(struct rb_qp *qp);
+
+/* cq.c */
+struct rb_cq *cq_new(struct ibv_context *context, uint32_t cqe, void *cq_context,
+                     struct ibv_comp_channel *channel, uint32_t vector);
+void cq_consumer_out(struct rb_cq *cq);
+void cq_consumer_in(struct rb_cq *cq);
+
+/* ah.c: an address vector as the adapter wants it. 0 or an errno. */
+int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah);
+void ah_describe(const struct hca_ah *ah, struct ibv_ah_attr *attr);
+
+/* comp_channel.c: NULL where it is none of ours. */
+struct rb_channel *rb_channel(struct ibv_comp_channel *channel);
+/* Puts one event into the pipe: 0 or a negative errno, -EAGAIN when it is full. */
+int channel_put(struct rb_channel *channel, struct rb_cq *cq);
+
+/* event.c: takes the object's unread events out of a pipe and returns how many they were. */
+uint32_t events_purge(int rd, int wr, size_t size, uint64_t element);
+int events_pipe(int fds[2]);
+
+#endif

@@ -1,0 +1,214 @@
+/* Completion queues: creation, arming, polling, destruction. The extended way to poll is cq_ex.c.
+ */
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include "verbs/real.h"
+#include <rdma/ib_user_verbs.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Completions converted at a time. */
+#define BATCH 16
+/* A program that always finds completions drives after so many polls, so that its acknowledgements
+ * and further sends do not wait for the CQ to run dry. */
+#define POLLS_PER_DRIVE 16
+
+/* ---- polling ----------------------------------------------------------------------------- */
+
+void cq_consumer_in(struct rb_cq *cq)
+{
+    while (atomic_flag_test_and_set_explicit(&cq->consuming, memory_order_acquire)) sched_yield();
+}
+
+void cq_consumer_out(struct rb_cq *cq)
+{
+    atomic_flag_clear_explicit(&cq->consuming, memory_order_release);
+}
+
+static void convert(const struct hca_wc *from, struct ibv_wc *to)
+{
+    to->wr_id = from->wr_id;
+    to->status = (enum ibv_wc_status)from->status;
+    to->opcode = (enum ibv_wc_opcode)from->opcode;
+    to->vendor_err = from->vendor_err;
+    to->byte_len = from->byte_len;
+    if (from->flags & HCA_WC_WITH_INV)
+        to->invalidated_rkey = from->inv_rkey;
+    else
+        to->imm_data = from->imm_be;
+    to->qp_num = from->qpn;
+    to->src_qp = from->src_qpn;
+    to->wc_flags = from->flags;
+    to->pkey_index = 0;
+    to->slid = 0;
+    to->sl = from->sl;
+    to->dlid_path_bits = 0;
+}
+
+/* Up to `max` completions; negative where the CQ has overrun. */
+static int take(struct rb_cq *cq, int max, struct ibv_wc *wc)
+{
+    struct hca_wc batch[BATCH];
+    int done = 0;
+
+    cq_consumer_in(cq);
+    while (done < max) {
+        int want = max - done < BATCH ? max - done : BATCH;
+        int n = hca_cq_poll(cq->hca, batch, want);
+        if (n < 0 && done == 0) done = n;
+        if (n <= 0) break;
+        for (int i = 0; i < n; i++) convert(&batch[i], &wc[done + i]);
+        done += n;
+        if (n < want) break;
+    }
+    cq_consumer_out(cq);
+    return done;
+}
+
+int rb_poll_cq(struct ibv_cq *ibv, int max, struct ibv_wc *wc)
+{
+    struct rb_cq *cq = rb_cq(ibv);
+
+    if (!cq || max < 0 || function_is_dead(cq->f)) return -EINVAL;
+    int n = take(cq, max, wc);
+    if (n == 0) {
+        if (function_spin(cq->f)) n = take(cq, max, wc);
+    } else if (++cq->polls % POLLS_PER_DRIVE == 0) {
+        function_spin(cq->f);
+    }
+    return n;
+}
+
+int rb_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
+{
+    struct rb_cq *cq = rb_cq(ibv);
+
+    if (!cq) return EINVAL;
+    int rc = function_lock(cq->f);
+    if (rc) return rc;
+    hca_cq_arm(cq->f->hca, cq->hca, solicited_only != 0);
+    if (!cq->armed && cq->ex.channel) {
+        cq->armed = true;
+        function_armed(cq->f);
+    }
+    function_unlock(cq->f);
+    return 0;
+}
+
+/* ---- life -------------------------------------------------------------------------------- */
+
+static void channel_ref(struct ibv_context *context, struct ibv_comp_channel *channel, int by)
+{
+    if (!channel) return;
+    pthread_mutex_lock(&context->mutex);
+    channel->refcnt += by;
+    pthread_mutex_unlock(&context->mutex);
+}
+
+struct rb_cq *cq_new(struct ibv_context *context, uint32_t cqe, void *cq_context,
+                     struct ibv_comp_channel *channel, uint32_t vector)
+{
+    struct rb_context *ctx = rb_context(context);
+
+    if (cqe == 0 || cqe > HCA_MAX_CQE || vector >= (uint32_t)context->num_comp_vectors ||
+        (channel && (!rb_channel(channel) || channel->context != context)))
+        return fail_with(EINVAL);
+    struct rb_cq *cq = calloc(1, sizeof *cq);
+    if (!cq) return fail_with(ENOMEM);
+    int rc = function_lock(ctx->f);
+    if (rc == 0) {
+        rc = hca_cq_create(ctx->f->hca, &cqe, cq, &cq->hca);
+        if (rc == 0) list_add_tail(&ctx->f->cqs, &cq->link);
+        function_unlock(ctx->f);
+    }
+    if (rc) {
+        free(cq);
+        return fail_with(rc);
+    }
+    cq->tag = tag_new(ctx, RB_CQ);
+    cq->f = ctx->f;
+    cq->ex.context = context;
+    cq->ex.channel = channel;
+    cq->ex.cq_context = cq_context;
+    cq->ex.handle = cq->tag.id;
+    cq->ex.cqe = (int)cqe;
+    pthread_mutex_init(&cq->ex.mutex, NULL);
+    pthread_cond_init(&cq->ex.cond, NULL);
+    channel_ref(context, channel, 1);
+    return cq;
+}
+
+EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *context, int cqe, void *cq_context,
+                                    struct ibv_comp_channel *channel, int comp_vector)
+{
+    if (!context_is_ours(context))
+        return REAL(ibv_create_cq, "IBVERBS_1.1")(context, cqe, cq_context, channel, comp_vector);
+    if (cqe < 1 || comp_vector < 0) return fail_with(EINVAL);
+    struct rb_cq *cq = cq_new(context, (uint32_t)cqe, cq_context, channel, (uint32_t)comp_vector);
+    return cq ? cq_public(cq) : NULL;
+}
+
+EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int cqe)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_resize_cq, "IBVERBS_1.1")(ibv, cqe);
+
+    struct rb_cq *cq = rb_cq(ibv);
+    if (!cq || cqe < 1 || cqe > HCA_MAX_CQE) return EINVAL;
+    uint32_t size = (uint32_t)cqe;
+    int rc = function_lock(cq->f);
+    if (rc) return rc;
+    cq_consumer_in(cq);
+    rc = -hca_cq_resize(cq->f->hca, cq->hca, &size);
+    cq_consumer_out(cq);
+    function_unlock(cq->f);
+    if (rc == 0) ibv->cqe = (int)size;
+    return rc;
+}
+
+/* Takes the CQ out of the adapter and its unread events out of the pipes. */
+static int detach(struct rb_cq *cq)
+{
+    struct function *f = cq->f;
+    struct rb_channel *channel = rb_channel(cq->ex.channel);
+    uint64_t element = (uintptr_t)cq_public(cq);
+
+    int rc = function_lock(f);
+    if (rc) return rc == EIO ? 0 : rc; /* a forked child frees its copy */
+    events_deliver(f);
+    cq_consumer_in(cq);
+    rc = -hca_cq_destroy(f->hca, cq->hca);
+    cq_consumer_out(cq);
+    if (rc == 0) {
+        if (cq->armed) f->armed--;
+        list_del(&cq->link);
+        if (channel)
+            cq->comp_events -= events_purge(channel->ibv.fd, channel->wr_fd,
+                                            sizeof(struct ib_uverbs_comp_event_desc), element);
+        cq->async_events -= events_purge(f->ctx->v.context.async_fd, f->ctx->async_wr,
+                                         sizeof(struct ib_uverbs_async_event_desc), element);
+    }
+    function_unlock(f);
+    return rc;
+}
+
+EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_cq, "IBVERBS_1.1")(ibv);
+
+    struct rb_cq *cq = rb_cq(ibv);
+    if (!cq) return EINVAL;
+    int rc = detach(cq);
+    if (rc) return rc;
+    pthread_mutex_lock(&ibv->mutex);
+    while (!function_is_dead(cq->f) && (ibv->comp_events_completed != cq->comp_events ||
+                                        ibv->async_events_completed != cq->async_events))
+        pthread_cond_wait(&ibv->cond, &ibv->mutex);
+    pthread_mutex_unlock(&ibv->mutex);
+    channel_ref(ibv->context, ibv->channel, -1);
+    cq->tag.magic = 0;
+    pthread_mutex_destroy(&ibv->mutex);
+    pthread_cond_destroy(&ibv->cond);
+    free(cq);
+    return 0;
+}

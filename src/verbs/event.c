@@ -1,0 +1,185 @@
+/* Async and completion events: pipes that carry the kernel's own structs, so that poll(2),
+ * O_NONBLOCK and the real library's getters work on them.
+ *
+ * ibv_destroy_*(3) waits until every event that was got has been acknowledged. An object counts the
+ * events written; destroying it takes those that nobody has read out of the pipe again. */
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include "verbs/real.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <rdma/ib_user_verbs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PIPE_BYTES (1 << 20)
+
+/* The reading end blocks unless the program says otherwise; the writing end never does. */
+int events_pipe(int fds[2])
+{
+    if (pipe2(fds, O_CLOEXEC) < 0) return -errno;
+    fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES); /* beyond the user's quota: 64 KiB as it was */
+    fcntl(fds[1], F_SETFL, O_NONBLOCK);
+    return 0;
+}
+
+/* All records now in the pipe, or NULL. The caller keeps writers out; a reader that comes between
+ * waits or finds nothing, as if it had come before them. */
+static uint8_t *drain(int rd, size_t size, size_t *n)
+{
+    uint8_t *all = NULL;
+    struct pollfd pfd = {.fd = rd, .events = POLLIN};
+
+    *n = 0;
+    int flags = fcntl(rd, F_GETFL);
+    fcntl(rd, F_SETFL, flags | O_NONBLOCK);
+    while (poll(&pfd, 1, 0) == 1 && (pfd.revents & POLLIN)) {
+        uint8_t *more = realloc(all, (*n + 1) * size);
+        if (!more) break;
+        all = more;
+        if (read(rd, all + *n * size, size) != (ssize_t)size) break;
+        ++*n;
+    }
+    fcntl(rd, F_SETFL, flags);
+    return all;
+}
+
+uint32_t events_purge(int rd, int wr, size_t size, uint64_t element)
+{
+    size_t n;
+    uint32_t purged = 0;
+    uint8_t *all = drain(rd, size, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        uint64_t its; /* both structs begin with it */
+        memcpy(&its, all + i * size, sizeof its);
+        if (its == element) {
+            purged++;
+        } else {
+            ssize_t rc = write(wr, all + i * size, size); /* it was in there: there is room */
+            (void)rc;
+        }
+    }
+    free(all);
+    return purged;
+}
+
+/* ---- writing ----------------------------------------------------------------------------- */
+
+static bool put_async(struct function *f, uint64_t element, enum ibv_event_type type)
+{
+    struct ib_uverbs_async_event_desc desc = {.element = element, .event_type = type};
+    return write(f->ctx->async_wr, &desc, sizeof desc) == sizeof desc;
+}
+
+void events_port(struct function *f, enum ibv_event_type type) { put_async(f, 1, type); }
+
+static void deliver_async(struct function *f, const struct hca_event *event)
+{
+    uint64_t element = (uintptr_t)event->owner; /* public structs come first in ours */
+    if (!put_async(f, element, (enum ibv_event_type)event->type)) return;
+    switch (event->type) {
+    case HCA_EVENT_CQ_ERR: ((struct rb_cq *)event->owner)->async_events++; break;
+    case HCA_EVENT_SRQ_ERR:
+    case HCA_EVENT_SRQ_LIMIT_REACHED: ((struct rb_srq *)event->owner)->async_events++; break;
+    default: ((struct rb_qp *)event->owner)->async_events++; break;
+    }
+}
+
+static void deliver_completion(struct function *f, struct rb_cq *cq)
+{
+    struct rb_channel *channel = rb_channel(cq->ex.channel);
+    if (!channel) return;
+    if (cq->armed) f->armed--;
+    cq->armed = false;
+    if (channel_put(channel, cq) == 0) {
+        cq->comp_events++;
+    } else {
+        cq->unsent++;
+        f->unsent = true;
+    }
+}
+
+static void retry_unsent(struct function *f)
+{
+    f->unsent = false;
+    list_for_each (node, &f->cqs) {
+        struct rb_cq *cq = container_of(node, struct rb_cq, link);
+        while (cq->unsent && channel_put(rb_channel(cq->ex.channel), cq) == 0) {
+            cq->unsent--;
+            cq->comp_events++;
+        }
+        if (cq->unsent) f->unsent = true;
+    }
+}
+
+void events_deliver(struct function *f)
+{
+    struct hca_event event;
+    void *cq;
+
+    if (f->unsent) retry_unsent(f);
+    while ((cq = hca_next_notified(f->hca))) deliver_completion(f, cq);
+    while (hca_next_event(f->hca, &event)) deliver_async(f, &event);
+}
+
+/* ---- reading ----------------------------------------------------------------------------- */
+
+EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
+{
+    struct ib_uverbs_async_event_desc desc;
+
+    if (!context_is_ours(context)) return REAL(ibv_get_async_event, "IBVERBS_1.1")(context, event);
+    if (read(context->async_fd, &desc, sizeof desc) != sizeof desc) return -1;
+    event->event_type = desc.event_type;
+    switch (desc.event_type) {
+    case IBV_EVENT_CQ_ERR: event->element.cq = (void *)(uintptr_t)desc.element; break;
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+    case IBV_EVENT_COMM_EST:
+    case IBV_EVENT_SQ_DRAINED:
+    case IBV_EVENT_QP_LAST_WQE_REACHED: event->element.qp = (void *)(uintptr_t)desc.element; break;
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED: event->element.srq = (void *)(uintptr_t)desc.element; break;
+    default: event->element.port_num = (int)desc.element; break;
+    }
+    return 0;
+}
+
+static void acknowledge(pthread_mutex_t *mutex, pthread_cond_t *cond, uint32_t *completed)
+{
+    pthread_mutex_lock(mutex);
+    ++*completed;
+    pthread_cond_signal(cond);
+    pthread_mutex_unlock(mutex);
+}
+
+/* Counts in public fields, the same for real objects; WQs alone are the real library's. */
+EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
+{
+    struct ibv_cq *cq = event->element.cq;
+    struct ibv_qp *qp = event->element.qp;
+    struct ibv_srq *srq = event->element.srq;
+
+    switch (event->event_type) {
+    case IBV_EVENT_CQ_ERR: acknowledge(&cq->mutex, &cq->cond, &cq->async_events_completed); break;
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+    case IBV_EVENT_COMM_EST:
+    case IBV_EVENT_SQ_DRAINED:
+    case IBV_EVENT_PATH_MIG:
+    case IBV_EVENT_PATH_MIG_ERR:
+    case IBV_EVENT_QP_LAST_WQE_REACHED:
+        acknowledge(&qp->mutex, &qp->cond, &qp->events_completed);
+        break;
+    case IBV_EVENT_SRQ_ERR:
+    case IBV_EVENT_SRQ_LIMIT_REACHED:
+        acknowledge(&srq->mutex, &srq->cond, &srq->events_completed);
+        break;
+    case IBV_EVENT_WQ_FATAL: REAL(ibv_ack_async_event, "IBVERBS_1.1")(event); break;
+    default: break; /* of the port or device: nothing waits for it */
+    }
+}

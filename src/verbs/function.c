@@ -1,0 +1,343 @@
+/* See function.h: opens a function, drives its adapter, survives fork. */
+#include "verbs/function.h"
+#include "base/must.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Bursts sent per round: bounds how long the lock is held. */
+#define BURSTS_PER_ROUND 4
+/* How long to wait for room in the transmit socket before the rest of a burst counts as lost. */
+#define TX_WAIT_MS 20
+/* After so many rounds of a spinning program that found nothing, offer the CPU to others: the peer
+ * may be one of them. */
+#define IDLE_SPINS 64
+
+/* Functions of this process, for the fork handlers. */
+static struct list functions;
+static pthread_mutex_t functions_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+when_t function_now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (when_t){(uint64_t)ts.tv_sec * SEC_NS + (uint64_t)ts.tv_nsec};
+}
+
+/* ---- the lock ---------------------------------------------------------------------------- */
+
+int function_lock(struct function *f)
+{
+    if (pthread_mutex_trylock(&f->lock) != 0) {
+        atomic_fetch_add(&f->waiters, 1);
+        pthread_mutex_lock(&f->lock);
+        atomic_fetch_sub(&f->waiters, 1);
+    }
+    if (!function_is_dead(f)) return 0;
+    pthread_mutex_unlock(&f->lock);
+    return EIO;
+}
+
+void function_unlock(struct function *f) { pthread_mutex_unlock(&f->lock); }
+
+/* ---- driving ----------------------------------------------------------------------------- */
+
+static void take_packet(void *arg, const struct hca_rx *rx)
+{
+    struct function *f = arg;
+    hca_input(f->hca, rx, f->now);
+}
+
+/* rbondd has published: hands the adapter the new table, the port its members and addresses. */
+static void follow_page(struct function *f, when_t now)
+{
+    struct port_member members[STEER_MAX_MEMBERS];
+    struct gid local[CTL_MAX_GIDS];
+    size_t n = 0;
+
+    page_read(f->page, &f->state);
+    uint8_t nmembers = f->state.steering.nmembers;
+    if (nmembers > STEER_MAX_MEMBERS) return; /* not a page that we know how to read */
+    for (uint8_t m = 0; m < nmembers; m++) members[m].ifindex = f->state.member_ifindex[m];
+    for (size_t i = 0; i < CTL_MAX_GIDS; i++)
+        if (!gid_is_zero(&f->state.gid[i])) local[n++] = f->state.gid[i];
+    f->port->ops->set_members(f->port, members, nmembers);
+    f->port->ops->set_local(f->port, local, n);
+    hca_set_mtu(f->hca, 128u << function_mtu(f->state.mtu));
+    hca_steer(f->hca, &f->state.steering, now);
+}
+
+static void look_at_page(struct function *f, when_t now)
+{
+    uint32_t generation = atomic_load_explicit(&f->page->generation, memory_order_acquire);
+    if (generation != f->state.steering.generation) follow_page(f, now);
+}
+
+/* Payloads in `tx` point into user memory and are valid only until the next call on the adapter, so
+ * what the socket does not take soon is dropped: to the transport a loss like any other. */
+static void transmit(struct function *f, size_t n)
+{
+    size_t sent = f->port->ops->tx(f->port, f->tx, n);
+    while (sent < n) {
+        struct pollfd pfd = {.fd = f->port->tx_fd, .events = POLLOUT};
+        if (poll(&pfd, 1, TX_WAIT_MS) <= 0) break;
+        size_t more = f->port->ops->tx(f->port, f->tx + sent, n - sent);
+        if (more == 0) break;
+        sent += more;
+    }
+    f->port->stats.tx_errors += n - sent;
+}
+
+static bool send_waiting(struct function *f, when_t now)
+{
+    bool any = false;
+    for (int i = 0; i < BURSTS_PER_ROUND; i++) {
+        size_t n = hca_output(f->hca, f->tx, PORT_BURST, now);
+        if (n == 0) break;
+        any = true;
+        transmit(f, n);
+    }
+    return any;
+}
+
+/* The worker sleeps until a deadline that may now be too late. While it is away it looks again soon
+ * in any case. */
+static void hasten_worker(struct function *f)
+{
+    when_t deadline = hca_deadline(f->hca);
+    if (!when_before(deadline, f->wake_at) || atomic_load(&f->away)) return;
+    f->wake_at = deadline;
+    function_ring(f);
+}
+
+void function_flush(struct function *f, when_t now)
+{
+    look_at_page(f, now);
+    if (send_waiting(f, now)) f->dirty = true;
+    events_deliver(f);
+    hasten_worker(f);
+}
+
+bool function_drive(struct function *f, when_t now)
+{
+    look_at_page(f, now);
+    f->now = now;
+    bool work = f->port->ops->rx(f->port, take_packet, f) > 0;
+    if (when_due(hca_deadline(f->hca), now)) {
+        hca_expire(f->hca, now);
+        work = true;
+    }
+    if (send_waiting(f, now)) work = true;
+    events_deliver(f);
+    if (work) f->dirty = true;
+    publish_if_due(f, now);
+    return work;
+}
+
+bool function_spin(struct function *f)
+{
+    when_t now = function_now();
+
+    atomic_store_explicit(&f->polled_ns, now.ns, memory_order_relaxed);
+    if (pthread_mutex_trylock(&f->lock) != 0) {
+        sched_yield(); /* another drives: its completions show in the CQ */
+        return true;
+    }
+    bool work = !function_is_dead(f) && function_drive(f, now);
+    f->idle_spins = work ? 0 : f->idle_spins + 1;
+    bool yield = f->idle_spins >= IDLE_SPINS;
+    if (work) hasten_worker(f);
+    pthread_mutex_unlock(&f->lock);
+    if (yield) sched_yield();
+    return work;
+}
+
+void function_ring(struct function *f)
+{
+    uint64_t one = 1;
+    ssize_t rc = write(f->doorbell, &one, sizeof one);
+    (void)rc; /* full: it rings already */
+}
+
+void function_armed(struct function *f)
+{
+    f->armed++;
+    /* Pairs with worker.c, which sets `away` and then, still under the lock, looks at `armed`. */
+    if (atomic_load(&f->away)) function_ring(f);
+}
+
+void function_state(const struct function *f, struct device_state *state)
+{
+    page_read(f->page, state);
+}
+
+uint8_t function_mtu(uint32_t l3_mtu)
+{
+    /* IPv6 40, UDP 8, BTH 12, the largest extended headers 16 (RETH; atomics carry no payload)
+     * and immediate 4, ICRC 4. */
+    const uint32_t overhead = 40 + 8 + 12 + 16 + 4 + 4;
+    uint8_t mtu = IBV_MTU_4096;
+    while (mtu > IBV_MTU_256 && (128u << mtu) + overhead > l3_mtu) mtu--;
+    return mtu;
+}
+
+/* ---- fork -------------------------------------------------------------------------------- */
+
+/* The child has no worker, and must not take packets or hold rbondd's connection that are the
+ * parent's: its copies of the descriptors close, every call on its contexts fails. */
+static void in_child(void)
+{
+    pthread_mutex_init(&functions_lock, NULL);
+    list_for_each (node, &functions) {
+        struct function *f = container_of(node, struct function, link);
+        atomic_store(&f->dead, true);
+        f->has_worker = false;
+        pthread_mutex_init(&f->lock, NULL);
+        f->port->ops->close(f->port);
+        f->port = NULL;
+        if (f->ctl) ctl_close(f->ctl);
+        f->ctl = NULL;
+    }
+}
+
+static void before_fork(void) { pthread_mutex_lock(&functions_lock); }
+static void in_parent(void) { pthread_mutex_unlock(&functions_lock); }
+
+static void watch_fork(void)
+{
+    list_init(&functions);
+    pthread_atfork(before_fork, in_parent, in_child);
+}
+
+/* ---- opening ----------------------------------------------------------------------------- */
+
+static int complain(const char *device, const char *what, int error)
+{
+    fprintf(stderr, "librbond: %s: %s\n", device, what);
+    return error;
+}
+
+/* Congestion begins at the peer's receive buffer, which is like ours: an unprivileged one holds
+ * some 200 KiB, of which the kernel's bookkeeping takes up to half. */
+static void set_windows(struct hca_conf *conf, uint32_t rcvbuf)
+{
+    uint32_t room = rcvbuf < 256u << 10 ? 256u << 10 : rcvbuf > 16u << 20 ? 16u << 20 : rcvbuf;
+    conf->max_window = room / 2;
+    conf->start_window = room / 4 < 128u << 10 ? room / 4 : 128u << 10;
+    conf->inflight_cap = room / 4 * 3;
+}
+
+static void *map(int fd, size_t size, int prot)
+{
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0 || (uint64_t)st.st_size < size) return NULL;
+    void *at = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* Takes pages and sockets out of the reply. */
+static int take_reply(struct function *f, struct ctl_reply *reply)
+{
+    const uint32_t ntx = f->opened.ntx;
+    if (ntx == 0 || ntx > CTL_TX_SOCKETS || reply->nfds != 3 + ntx) return -EPROTO;
+    if (f->opened.function >= 1u << HCA_FUNCTION_BITS) return -EPROTO;
+
+    f->page = map(reply->fds[0], sizeof *f->page, PROT_READ);
+    f->out = map(reply->fds[1], sizeof *f->out, PROT_READ | PROT_WRITE);
+    if (!f->page || !f->out) return -EPROTO;
+    for (size_t i = 2; i < reply->nfds; i++) fcntl(reply->fds[i], F_SETFD, FD_CLOEXEC);
+    f->port = port_udp_new((uint16_t)f->opened.function, reply->fds[2], &reply->fds[3], ntx);
+    if (!f->port) return -ENOMEM;
+    for (size_t i = 2; i < reply->nfds; i++) reply->fds[i] = -1; /* the port's now */
+    return 0;
+}
+
+static int ask(struct function *f, const char *device)
+{
+    struct ctl_name name = {0};
+    struct ctl_reply reply;
+
+    int rc = ctl_connect(&f->ctl, NULL);
+    if (rc) return complain(device, "no rbondd answers", rc);
+    snprintf(name.name, sizeof name.name, "%s", device);
+    rc = ctl_call(f->ctl, CTL_OPEN, &name, sizeof name, sizeof f->opened, &reply);
+    if (rc) {
+        complain(device, reply.error, rc);
+    } else if (reply.count != 1) {
+        rc = complain(device, "rbondd's answer is malformed", -EPROTO);
+    } else {
+        memcpy(&f->opened, reply.records, sizeof f->opened);
+        rc = take_reply(f, &reply);
+        if (rc) complain(device, "rbondd's descriptors are not as expected", rc);
+    }
+    ctl_reply_free(&reply);
+    return rc;
+}
+
+static int build(struct function *f)
+{
+    struct hca_conf conf = {.function = (uint16_t)f->opened.function, .seed = f->opened.key_seed};
+
+    set_windows(&conf, f->opened.rcvbuf);
+    f->hca = hca_new(&conf);
+    if (!f->hca) return -ENOMEM;
+    f->next_bucket = (uint8_t)f->opened.function;
+    follow_page(f, function_now());
+    f->doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (f->doorbell < 0) return -errno;
+    return worker_start(f);
+}
+
+int function_open(struct rb_context *ctx, const char *device, struct function **out)
+{
+    struct function *f = calloc(1, sizeof *f);
+    if (!f) return -ENOMEM;
+    f->ctx = ctx;
+    f->doorbell = -1;
+    list_init(&f->qps);
+    list_init(&f->cqs);
+    pthread_mutex_init(&f->lock, NULL);
+
+    pthread_once(&fork_once, watch_fork);
+    int rc = ask(f, device);
+    if (rc == 0) rc = build(f);
+    if (rc) {
+        function_close(f);
+        return rc;
+    }
+    pthread_mutex_lock(&functions_lock);
+    list_add_tail(&functions, &f->link);
+    pthread_mutex_unlock(&functions_lock);
+    *out = f;
+    return 0;
+}
+
+void function_close(struct function *f)
+{
+    pthread_mutex_lock(&functions_lock);
+    list_del(&f->link);
+    pthread_mutex_unlock(&functions_lock);
+    if (f->has_worker) worker_stop(f);
+    if (f->hca && !function_is_dead(f)) {
+        when_t now = function_now();
+        function_flush(f, now);
+        publish_now(f, now);
+    }
+    if (f->port) f->port->ops->close(f->port);
+    if (f->hca) hca_free(f->hca);
+    if (f->page) munmap((void *)f->page, sizeof *f->page);
+    if (f->out) munmap(f->out, sizeof *f->out);
+    if (f->ctl) ctl_close(f->ctl);
+    if (f->doorbell >= 0) close(f->doorbell);
+    pthread_mutex_destroy(&f->lock);
+    free(f);
+}

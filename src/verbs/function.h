@@ -1,0 +1,100 @@
+/* A function: one software adapter of this process and what drives it.
+ *
+ * Whoever holds `lock` may drive. Three do: a program in ibv_poll_cq (function_spin), a program
+ * that posts (function_flush), and the worker thread, which must serve passive RDMA, timers and
+ * arriving packets while the program sleeps or computes. So that a spinning program and the worker
+ * do not fight for the socket, each empty poll leaves a stamp; while it is fresh the worker stays
+ * away from the socket and only looks at the stamp again after WATCH_NS. A CQ that is armed means
+ * that the program is about to sleep: then the worker is on the socket at once, stamp or not. */
+#ifndef RBOND_VERBS_FUNCTION_H
+#define RBOND_VERBS_FUNCTION_H
+
+#include "ctl/client.h"
+#include "ctl/page.h"
+#include "hca/hca.h"
+#include "port/port.h"
+#include "verbs/object.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct function {
+    struct rb_context *ctx;
+    struct ctl_opened opened;
+    struct list link; /* in the process's list, for fork */
+    pthread_t worker;
+    bool has_worker;
+    _Atomic bool stop;
+    _Atomic bool dead;          /* in a forked child: the adapter stayed with the parent */
+    _Atomic uint64_t polled_ns; /* when an empty poll last drove */
+    _Atomic uint32_t waiters;   /* threads that wait for the lock */
+    _Atomic bool away;          /* the worker sleeps and does not watch the socket */
+    int doorbell;               /* eventfd: wakes the worker */
+
+    pthread_mutex_t lock; /* guards all below */
+    struct hca *hca;
+    struct port *port;
+    const struct device_page *page; /* rbondd's */
+    struct function_page *out;      /* ours, read by rbondd */
+    struct device_state state;      /* the last consistent copy of the page */
+    struct ctl_client *ctl;         /* the worker's alone once it runs; NULL: rbondd has gone */
+    struct list qps, cqs;           /* rb_qp.link, rb_cq.link */
+    uint32_t armed;                 /* CQs with a channel that wait for a completion */
+    bool unsent;                    /* events wait for room in a pipe */
+    bool fatal;                     /* the device has gone */
+    uint8_t next_bucket;
+    uint32_t idle_spins;
+    when_t now;     /* of the burst being received */
+    when_t wake_at; /* when the worker wakes by itself */
+    bool dirty;     /* the counters page is behind */
+    when_t published;
+    const struct rb_qp *round_head; /* publish.c: where this round began; compared only */
+    struct hca_tx tx[PORT_BURST];
+};
+
+/* Asks rbondd for a function of `device` and starts its worker. Negative errno; a line on stderr
+ * says why. */
+int function_open(struct rb_context *ctx, const char *device, struct function **out);
+/* Stops the worker and frees all of it. In a forked child only memory. */
+void function_close(struct function *f);
+
+static inline bool function_is_dead(const struct function *f)
+{
+    return atomic_load_explicit(&f->dead, memory_order_relaxed);
+}
+
+/* 0, holding the lock; EIO without it where the function is dead. */
+int function_lock(struct function *f);
+void function_unlock(struct function *f);
+
+when_t function_now(void);
+
+/* Holding the lock: sends what waits, delivers events. After a post or a change of a QP. */
+void function_flush(struct function *f, when_t now);
+/* Holding the lock: one round of receiving, timers, sending and events. True: there was work. */
+bool function_drive(struct function *f, when_t now);
+/* Without the lock, from an empty poll. True: something may have completed. */
+bool function_spin(struct function *f);
+/* Holding the lock: a CQ was armed. */
+void function_armed(struct function *f);
+/* Wakes the worker. */
+void function_ring(struct function *f);
+/* Without the lock: a fresh copy of rbondd's page. */
+void function_state(const struct function *f, struct device_state *state);
+/* Bytes of payload a RoCE packet may carry over this L3 MTU, as enum ibv_mtu. */
+uint8_t function_mtu(uint32_t l3_mtu);
+
+/* worker.c */
+int worker_start(struct function *f);
+void worker_stop(struct function *f);
+
+/* publish.c: holding the lock */
+void publish_if_due(struct function *f, when_t now);
+void publish_now(struct function *f, when_t now);
+void publish_qp(struct function *f, struct rb_qp *qp);
+void publish_qp_gone(struct function *f, qpn_t qpn);
+
+/* event.c: holding the lock */
+void events_deliver(struct function *f);
+void events_port(struct function *f, enum ibv_event_type type);
+
+#endif

@@ -1,0 +1,187 @@
+/* The verbs objects that programs hold: each begins with libibverbs' public struct and adds what
+ * the adapter needs. Beside it: how ours are told from a real device's, and how a handle is checked
+ * before use.
+ *
+ *   device.c context.c          the list, opening            real.c         the real libibverbs
+ *   function.c worker.c         the adapter's driver         publish.c      its counters page
+ *   pd.c mr.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
+ *   dv.c                        rbond's own extensions       refuse.c       what is not supported
+ */
+#ifndef RBOND_VERBS_OBJECT_H
+#define RBOND_VERBS_OBJECT_H
+
+#include "base/list.h"
+#include "ctl/proto.h"
+#include "hca/hca.h"
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+struct function;
+
+/* Other libraries read fields of theirs behind struct ibv_device (mlx5dv_is_supported,
+ * efadv_query_device): they must find zeroes there. */
+#define DEVICE_TAIL 4096
+
+struct rb_device {
+    struct ibv_device ibv;
+    unsigned char tail[DEVICE_TAIL];
+    struct ctl_dev ctl; /* as of the last list */
+    struct rb_device *next;
+};
+
+struct rb_context {
+    struct function *f;
+    int async_wr; /* the writing end of ibv.async_fd */
+    _Atomic uint32_t handles;
+    struct verbs_context v; /* last: v.context is what the program holds */
+};
+
+/* Set in every object, so that a stale or foreign pointer is refused rather than followed. */
+enum rb_magic {
+    RB_PD = 0x72625001,
+    RB_MR = 0x72625002,
+    RB_CHANNEL = 0x72625003,
+    RB_CQ = 0x72625004,
+    RB_QP = 0x72625005,
+    RB_SRQ = 0x72625006,
+    RB_AH = 0x72625007,
+};
+
+/* What every object carries besides its public part. `id` repeats the public handle. */
+struct rb_tag {
+    enum rb_magic magic;
+    uint32_t id;
+};
+
+struct rb_pd {
+    struct ibv_pd ibv;
+    struct rb_tag tag;
+    uint32_t num;
+    _Atomic uint32_t refs;
+};
+
+struct rb_mr {
+    struct ibv_mr ibv;
+    struct rb_tag tag;
+    struct hca_mr *hca;
+};
+
+struct rb_channel {
+    struct ibv_comp_channel ibv; /* fd: the reading end of the pipe */
+    struct rb_tag tag;
+    int wr_fd;
+};
+
+struct rb_cq {
+    struct ibv_cq_ex ex; /* begins as struct ibv_cq does */
+    struct rb_tag tag;
+    struct function *f;
+    struct hca_cq *hca;
+    struct list link;      /* in function->cqs */
+    atomic_flag consuming; /* one consumer at a time; inside function->lock where both are held */
+    uint32_t polls;
+    bool armed;            /* with a channel, and not fired yet */
+    uint32_t unsent;       /* events that did not fit the channel's pipe */
+    uint32_t comp_events;  /* put into the channel, and neither purged */
+    uint32_t async_events; /* nor taken back: what destroy waits to see acknowledged */
+    struct hca_wc wc;      /* the current completion of ibv_start_poll */
+};
+
+/* A work request between ibv_wr_start and ibv_wr_complete. */
+struct staged_wr {
+    struct hca_send_wr wr;
+    struct hca_sge sge[HCA_MAX_SGE];
+    uint8_t *inline_data; /* in sge[0], when the request is inline */
+};
+
+struct rb_qp {
+    struct ibv_qp_ex ex; /* begins with struct ibv_qp */
+    struct rb_tag tag;
+    struct function *f;
+    struct hca_qp *hca;
+    struct list link; /* in function->qps */
+    bool is_ex, sq_sig_all, addressed;
+    struct ibv_qp_cap cap;
+    uint32_t async_events;
+    pthread_mutex_t staging; /* held from ibv_wr_start to ibv_wr_complete or _abort */
+    struct staged_wr *staged;
+    uint32_t nstaged, staged_room;
+    int staged_error;
+};
+
+struct rb_srq {
+    struct ibv_srq ibv;
+    struct rb_tag tag;
+    struct function *f;
+    struct hca_srq *hca;
+    uint32_t async_events;
+};
+
+struct rb_ah {
+    struct ibv_ah ibv;
+    struct rb_tag tag;
+    struct hca_ah hca;
+};
+
+/* ---- ours or theirs ---------------------------------------------------------------------- */
+
+/* Stands in the obsolete _ops of our devices, where a real one has NULL. */
+struct ibv_context *device_mark(struct ibv_device *device, int cmd_fd);
+
+static inline bool device_is_ours(const struct ibv_device *device)
+{
+    return device && device->_ops._dummy1 == device_mark;
+}
+
+static inline bool context_is_ours(const struct ibv_context *context)
+{
+    return context && device_is_ours(context->device);
+}
+
+static inline struct rb_device *rb_device(struct ibv_device *device)
+{
+    return container_of(device, struct rb_device, ibv);
+}
+
+static inline struct rb_context *rb_context(struct ibv_context *context)
+{
+    return container_of(context, struct rb_context, v.context);
+}
+
+/* ---- handles ----------------------------------------------------------------------------- */
+
+static inline struct rb_tag tag_new(struct rb_context *ctx, enum rb_magic magic)
+{
+    return (struct rb_tag){magic, atomic_fetch_add(&ctx->handles, 1)};
+}
+
+/* The object of ours behind a public pointer; NULL where it is none, or its handle was garbled. */
+#define RB_OBJECT(name, type, public_type, public_member, magic_value)                             \
+    static inline struct type *name(public_type *p)                                                \
+    {                                                                                              \
+        struct type *o = (struct type *)p;                                                         \
+        return p && o->tag.magic == (magic_value) && o->tag.id == p->handle ? o : NULL;            \
+    }
+
+RB_OBJECT(rb_pd, rb_pd, struct ibv_pd, ibv, RB_PD)
+RB_OBJECT(rb_mr, rb_mr, struct ibv_mr, ibv, RB_MR)
+RB_OBJECT(rb_cq, rb_cq, struct ibv_cq, ex, RB_CQ)
+RB_OBJECT(rb_qp, rb_qp, struct ibv_qp, ex, RB_QP)
+RB_OBJECT(rb_srq, rb_srq, struct ibv_srq, ibv, RB_SRQ)
+RB_OBJECT(rb_ah, rb_ah, struct ibv_ah, ibv, RB_AH)
+
+static inline struct ibv_cq *cq_public(struct rb_cq *cq) { return ibv_cq_ex_to_cq(&cq->ex); }
+static inline struct ibv_qp *qp_public(struct rb_qp *qp) { return &qp->ex.qp_base; }
+
+/* A pointer-returning verb's failure. `error` may be a negative errno or a positive one. */
+static inline void *fail_with(int error)
+{
+    errno = error < 0 ? -error : error;
+    return NULL;
+}
+
+#endif

@@ -1,0 +1,327 @@
+/* Queue pairs: creation, states, queries, destruction. Posting is post.c and wr.c. */
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include "verbs/real.h"
+#include <rdma/ib_user_verbs.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- creation ---------------------------------------------------------------------------- */
+
+/* Two CQs that may be one. */
+static void consumers_in(struct rb_cq *a, struct rb_cq *b)
+{
+    cq_consumer_in(a);
+    if (b != a) cq_consumer_in(b);
+}
+
+static void consumers_out(struct rb_cq *a, struct rb_cq *b)
+{
+    if (b != a) cq_consumer_out(b);
+    cq_consumer_out(a);
+}
+
+/* In the order of their addresses, so that two destroyers cannot wait for each other. */
+static void qp_consumers(struct rb_qp *qp, void (*how)(struct rb_cq *, struct rb_cq *))
+{
+    struct rb_cq *s = (struct rb_cq *)qp->ex.qp_base.send_cq;
+    struct rb_cq *r = (struct rb_cq *)qp->ex.qp_base.recv_cq;
+    how(s < r ? s : r, s < r ? r : s);
+}
+
+static int check_init(const struct ibv_qp_init_attr_ex *init)
+{
+    const uint32_t known =
+        IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+
+    if (init->comp_mask & ~known) return EOPNOTSUPP;
+    if (!(init->comp_mask & IBV_QP_INIT_ATTR_PD)) return EINVAL;
+    if (init->qp_type != IBV_QPT_RC && init->qp_type != IBV_QPT_UC && init->qp_type != IBV_QPT_UD)
+        return EOPNOTSUPP;
+    if ((init->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS) && init->create_flags) return EOPNOTSUPP;
+    if ((init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) &&
+        (init->send_ops_flags & ~wr_operations(init->qp_type)))
+        return EOPNOTSUPP;
+    if (!rb_pd(init->pd) || !rb_cq(init->send_cq) || !rb_cq(init->recv_cq)) return EINVAL;
+    if (init->srq && !rb_srq(init->srq)) return EINVAL;
+    return 0;
+}
+
+static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
+{
+    struct function *f = qp->f;
+    struct hca_qp_init hi = {.type = (enum hca_qp_type)init->qp_type,
+                             .pd = rb_pd(init->pd)->num,
+                             .send_cq = rb_cq(init->send_cq)->hca,
+                             .recv_cq = rb_cq(init->recv_cq)->hca,
+                             .srq = init->srq ? rb_srq(init->srq)->hca : NULL,
+                             .cap = {.max_send_wr = init->cap.max_send_wr,
+                                     .max_recv_wr = init->cap.max_recv_wr,
+                                     .max_send_sge = init->cap.max_send_sge,
+                                     .max_recv_sge = init->cap.max_recv_sge,
+                                     .max_inline_data = init->cap.max_inline_data},
+                             .sq_sig_all = init->sq_sig_all != 0,
+                             .owner = qp};
+
+    int rc = function_lock(f);
+    if (rc) return rc;
+    if (f->fatal) {
+        function_unlock(f);
+        return EIO;
+    }
+    hi.bucket = f->next_bucket++;
+    rc = -hca_qp_create(f->hca, &hi, &qp->hca);
+    if (rc == 0) {
+        list_add_tail(&f->qps, &qp->link);
+        f->dirty = true;
+    }
+    function_unlock(f);
+    qp->cap = init->cap = (struct ibv_qp_cap){.max_send_wr = hi.cap.max_send_wr,
+                                              .max_recv_wr = hi.cap.max_recv_wr,
+                                              .max_send_sge = hi.cap.max_send_sge,
+                                              .max_recv_sge = hi.cap.max_recv_sge,
+                                              .max_inline_data = hi.cap.max_inline_data};
+    return rc;
+}
+
+static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_attr_ex *init)
+{
+    struct rb_context *ctx = rb_context(context);
+    int rc = check_init(init);
+    if (rc) return fail_with(rc);
+    struct rb_qp *qp = calloc(1, sizeof *qp);
+    if (!qp) return fail_with(ENOMEM);
+    qp->f = ctx->f;
+    rc = create_in_adapter(qp, init);
+    if (rc) {
+        free(qp);
+        return fail_with(rc);
+    }
+    qp->tag = tag_new(ctx, RB_QP);
+    qp->sq_sig_all = init->sq_sig_all != 0;
+    struct ibv_qp *base = qp_public(qp);
+    base->context = context;
+    base->qp_context = init->qp_context;
+    base->pd = init->pd;
+    base->send_cq = init->send_cq;
+    base->recv_cq = init->recv_cq;
+    base->srq = init->srq;
+    base->handle = qp->tag.id;
+    base->qp_num = hca_qp_num(qp->hca);
+    base->state = IBV_QPS_RESET;
+    base->qp_type = init->qp_type;
+    pthread_mutex_init(&base->mutex, NULL);
+    pthread_cond_init(&base->cond, NULL);
+    pthread_mutex_init(&qp->staging, NULL);
+    atomic_fetch_add(&rb_pd(init->pd)->refs, 1);
+    return base;
+}
+
+EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *init)
+{
+    if (!context_is_ours(pd->context)) return REAL(ibv_create_qp, "IBVERBS_1.1")(pd, init);
+
+    struct ibv_qp_init_attr_ex ex = {.comp_mask = IBV_QP_INIT_ATTR_PD, .pd = pd};
+    memcpy(&ex, init, sizeof *init); /* the one begins with the other */
+    struct ibv_qp *qp = create(pd->context, &ex);
+    if (qp) init->cap = ex.cap;
+    return qp;
+}
+
+struct ibv_qp *rb_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *init)
+{
+    struct ibv_qp *base = create(context, init);
+    if (base && (init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)) wr_fill(rb_qp(base));
+    return base;
+}
+
+EXPORT struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *ibv)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_qp_to_qp_ex, "IBVERBS_1.6")(ibv);
+    struct rb_qp *qp = rb_qp(ibv);
+    return qp && qp->is_ex ? &qp->ex : NULL;
+}
+
+/* ---- modify ------------------------------------------------------------------------------ */
+
+static int convert_attr(const struct function *f, const struct ibv_qp_attr *from, int mask,
+                        struct hca_qp_attr *to)
+{
+    *to = (struct hca_qp_attr){
+        .state = (enum hca_qp_state)from->qp_state,
+        .cur_state = (enum hca_qp_state)from->cur_qp_state,
+        .path_mtu = (uint8_t)from->path_mtu,
+        .timeout = from->timeout,
+        .retry_cnt = from->retry_cnt,
+        .rnr_retry = from->rnr_retry,
+        .min_rnr_timer = from->min_rnr_timer,
+        .max_rd_atomic = from->max_rd_atomic,
+        .max_dest_rd_atomic = from->max_dest_rd_atomic,
+        .port_num = from->port_num,
+        .pkey_index = from->pkey_index,
+        .qkey = from->qkey,
+        .access = from->qp_access_flags,
+        .rq_psn = psn_of(from->rq_psn),
+        .sq_psn = psn_of(from->sq_psn),
+        .dest_qpn = from->dest_qp_num & 0xffffff,
+        .en_sqd_async_notify = from->en_sqd_async_notify,
+    };
+    if (mask & IBV_QP_AV) {
+        int rc = ah_resolve(f, &from->ah_attr, &to->av);
+        if (rc) return rc;
+    }
+    if (mask & IBV_QP_PATH_MTU) {
+        struct device_state state;
+        function_state(f, &state);
+        if (from->path_mtu < IBV_MTU_256 || from->path_mtu > function_mtu(state.mtu)) return EINVAL;
+    }
+    return 0;
+}
+
+static int modify(struct rb_qp *qp, const struct ibv_qp_attr *attr, int mask)
+{
+    struct hca_qp_attr to;
+    struct function *f = qp->f;
+
+    if ((mask & IBV_QP_STATE) && attr->qp_state > IBV_QPS_ERR) return EINVAL;
+    int rc = convert_attr(f, attr, mask, &to);
+    if (rc) return rc;
+    rc = function_lock(f);
+    if (rc) return rc;
+    if (f->fatal && (mask & IBV_QP_STATE) && attr->qp_state != IBV_QPS_RESET &&
+        attr->qp_state != IBV_QPS_ERR) {
+        function_unlock(f);
+        return EIO;
+    }
+    bool forgets = (mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_RESET;
+    when_t now = function_now();
+    if (forgets) qp_consumers(qp, consumers_in);
+    rc = -hca_qp_modify(f->hca, qp->hca, &to, (uint32_t)mask, now);
+    if (forgets) qp_consumers(qp, consumers_out);
+    if (rc == 0 && (mask & IBV_QP_AV)) qp->addressed = true;
+    if (rc == 0) publish_qp(f, qp);
+    function_flush(f, now);
+    function_unlock(f);
+    return rc;
+}
+
+EXPORT int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_modify_qp, "IBVERBS_1.1")(ibv, attr, mask);
+
+    struct rb_qp *qp = rb_qp(ibv);
+    if (!qp) return EINVAL;
+    int rc = modify(qp, attr, mask);
+    if (rc == 0 && (mask & IBV_QP_STATE)) ibv->state = attr->qp_state;
+    return rc;
+}
+
+/* ---- query ------------------------------------------------------------------------------- */
+
+static void describe(const struct rb_qp *qp, const struct hca_qp_attr *from, struct ibv_qp_attr *to)
+{
+    *to = (struct ibv_qp_attr){
+        .qp_state = (enum ibv_qp_state)from->state,
+        .cur_qp_state = (enum ibv_qp_state)from->state,
+        .path_mtu = (enum ibv_mtu)from->path_mtu,
+        .path_mig_state = IBV_MIG_MIGRATED,
+        .qkey = from->qkey,
+        .rq_psn = from->rq_psn.v,
+        .sq_psn = from->sq_psn.v,
+        .dest_qp_num = from->dest_qpn,
+        .qp_access_flags = from->access,
+        .cap = qp->cap,
+        .pkey_index = from->pkey_index,
+        .en_sqd_async_notify = from->en_sqd_async_notify,
+        .sq_draining = from->sq_draining,
+        .max_rd_atomic = from->max_rd_atomic,
+        .max_dest_rd_atomic = from->max_dest_rd_atomic,
+        .min_rnr_timer = from->min_rnr_timer,
+        .port_num = from->port_num,
+        .timeout = from->timeout,
+        .retry_cnt = from->retry_cnt,
+        .rnr_retry = from->rnr_retry,
+    };
+    if (qp->addressed) ah_describe(&from->av, &to->ah_attr);
+}
+
+EXPORT int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask,
+                        struct ibv_qp_init_attr *init)
+{
+    struct hca_qp_attr ha = {0};
+
+    if (!context_is_ours(ibv->context))
+        return REAL(ibv_query_qp, "IBVERBS_1.1")(ibv, attr, mask, init);
+    struct rb_qp *qp = rb_qp(ibv);
+    if (!qp) return EINVAL;
+    int rc = function_lock(qp->f);
+    if (rc) return rc;
+    hca_qp_query(qp->hca, &ha);
+    function_unlock(qp->f);
+    describe(qp, &ha, attr);
+    *init = (struct ibv_qp_init_attr){.qp_context = ibv->qp_context,
+                                      .send_cq = ibv->send_cq,
+                                      .recv_cq = ibv->recv_cq,
+                                      .srq = ibv->srq,
+                                      .cap = qp->cap,
+                                      .qp_type = ibv->qp_type,
+                                      .sq_sig_all = qp->sq_sig_all};
+    if (mask & IBV_QP_STATE) ibv->state = attr->qp_state;
+    return 0;
+}
+
+/* Payload is copied in ascending order, but a resent packet may be written again. */
+EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uint32_t flags)
+{
+    if (!context_is_ours(qp->context))
+        return REAL(ibv_query_qp_data_in_order, "IBVERBS_1.14")(qp, op, flags);
+    return 0;
+}
+
+/* ---- destruction ------------------------------------------------------------------------- */
+
+static int detach(struct rb_qp *qp)
+{
+    struct function *f = qp->f;
+    struct ibv_context *c = &f->ctx->v.context;
+
+    int rc = function_lock(f);
+    if (rc) return 0;                  /* a forked child frees its copy */
+    function_flush(f, function_now()); /* acknowledgements that the peer waits for */
+    qpn_t qpn = hca_qp_num(qp->hca);
+    qp_consumers(qp, consumers_in);
+    rc = -hca_qp_destroy(f->hca, qp->hca);
+    qp_consumers(qp, consumers_out);
+    if (rc == 0) {
+        list_del(&qp->link);
+        publish_qp_gone(f, qpn);
+        qp->async_events -=
+            events_purge(c->async_fd, f->ctx->async_wr, sizeof(struct ib_uverbs_async_event_desc),
+                         (uintptr_t)qp_public(qp));
+    }
+    function_unlock(f);
+    return rc;
+}
+
+EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_qp, "IBVERBS_1.1")(ibv);
+
+    struct rb_qp *qp = rb_qp(ibv);
+    if (!qp) return EINVAL;
+    int rc = detach(qp);
+    if (rc) return rc;
+    pthread_mutex_lock(&ibv->mutex);
+    while (!function_is_dead(qp->f) && ibv->events_completed != qp->async_events)
+        pthread_cond_wait(&ibv->cond, &ibv->mutex);
+    pthread_mutex_unlock(&ibv->mutex);
+    struct rb_pd *pd = rb_pd(ibv->pd);
+    if (pd) atomic_fetch_sub(&pd->refs, 1);
+    wr_free(qp);
+    qp->tag.magic = 0;
+    pthread_mutex_destroy(&qp->staging);
+    pthread_mutex_destroy(&ibv->mutex);
+    pthread_cond_destroy(&ibv->cond);
+    free(qp);
+    return 0;
+}

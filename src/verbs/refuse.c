@@ -1,0 +1,137 @@
+/* What takes an object of ours and is not supported: a documented error instead of a crash in the
+ * real library, which would look behind our structs for its own. */
+#include "verbs/context.h"
+#include "verbs/real.h"
+
+/* ---- in the operation tables ------------------------------------------------------------- */
+
+/* Two stand for all refused operations: their arguments are not looked at, and the calling
+ * conventions of the platforms we build for allow it. */
+static int refuse_int(void) { return EOPNOTSUPP; }
+static void *refuse_pointer(void) { return fail_with(EOPNOTSUPP); }
+
+/* libibverbs' private part of a context. Its layout is another in every release; a newer program
+ * reaches it only through verbs that we do not wrap yet, and finds a refusal wherever it looks. */
+static void (*const refusals[512])(void) = {[0 ... 511] = (void (*)(void))refuse_int};
+
+static void refuse_mw(struct ibv_context_ops *ops)
+{
+    ops->alloc_mw = (__typeof__(ops->alloc_mw))(void (*)(void))refuse_pointer;
+    ops->bind_mw = (__typeof__(ops->bind_mw))(void (*)(void))refuse_int;
+    ops->dealloc_mw = (__typeof__(ops->dealloc_mw))(void (*)(void))refuse_int;
+}
+
+void refuse_the_rest(struct verbs_context *v)
+{
+#define INT(op)                                                                                    \
+    if (!v->op) v->op = (__typeof__(v->op))(void (*)(void))refuse_int
+#define POINTER(op)                                                                                \
+    if (!v->op) v->op = (__typeof__(v->op))(void (*)(void))refuse_pointer
+    INT(advise_mr);
+    POINTER(alloc_null_mr);
+    INT(read_counters);
+    INT(attach_counters_point_flow);
+    POINTER(create_counters);
+    INT(destroy_counters);
+    POINTER(reg_dm_mr);
+    POINTER(alloc_dm);
+    INT(free_dm);
+    INT(modify_flow_action_esp);
+    INT(destroy_flow_action);
+    POINTER(create_flow_action_esp);
+    INT(modify_qp_rate_limit);
+    POINTER(alloc_parent_domain);
+    INT(dealloc_td);
+    POINTER(alloc_td);
+    INT(modify_cq);
+    INT(post_srq_ops);
+    INT(destroy_rwq_ind_table);
+    POINTER(create_rwq_ind_table);
+    INT(destroy_wq);
+    INT(modify_wq);
+    POINTER(create_wq);
+    INT(ibv_destroy_flow);
+    POINTER(ibv_create_flow);
+    POINTER(open_qp);
+    INT(get_srq_num);
+    POINTER(open_xrcd);
+    INT(close_xrcd);
+#undef INT
+#undef POINTER
+    refuse_mw(&v->context.ops);
+    v->priv = (struct verbs_ex_private *)refusals;
+}
+
+/* ---- exported ---------------------------------------------------------------------------- */
+
+EXPORT int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
+{
+    if (!context_is_ours(qp->context)) return REAL(ibv_attach_mcast, "IBVERBS_1.1")(qp, gid, lid);
+    return EOPNOTSUPP;
+}
+
+EXPORT int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
+{
+    if (!context_is_ours(qp->context)) return REAL(ibv_detach_mcast, "IBVERBS_1.1")(qp, gid, lid);
+    return EOPNOTSUPP;
+}
+
+EXPORT int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
+{
+    if (!context_is_ours(qp->context)) return REAL(ibv_set_ece, "IBVERBS_1.10")(qp, ece);
+    return errno = EOPNOTSUPP;
+}
+
+EXPORT int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
+{
+    if (!context_is_ours(qp->context)) return REAL(ibv_query_ece, "IBVERBS_1.10")(qp, ece);
+    return errno = EOPNOTSUPP;
+}
+
+/* The kernel finds the MAC of every packet itself; what it found is not shown to programs. */
+EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr,
+                                       uint8_t mac[ETHERNET_LL_SIZE], uint16_t *vid)
+{
+    if (!context_is_ours(context))
+        return REAL(ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1")(context, attr, mac, vid);
+    return EOPNOTSUPP;
+}
+
+/* A descriptor of ours is no command channel (context.c: /dev/null); the real library says so. */
+EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
+{
+    return REAL(ibv_import_device, "IBVERBS_1.10")(cmd_fd);
+}
+
+EXPORT struct ibv_pd *ibv_import_pd(struct ibv_context *context, uint32_t handle)
+{
+    if (!context_is_ours(context)) return REAL(ibv_import_pd, "IBVERBS_1.10")(context, handle);
+    return fail_with(EOPNOTSUPP);
+}
+
+EXPORT void ibv_unimport_pd(struct ibv_pd *pd)
+{
+    if (!context_is_ours(pd->context)) REAL(ibv_unimport_pd, "IBVERBS_1.10")(pd);
+}
+
+EXPORT struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
+{
+    if (!context_is_ours(pd->context)) return REAL(ibv_import_mr, "IBVERBS_1.10")(pd, handle);
+    return fail_with(EOPNOTSUPP);
+}
+
+EXPORT void ibv_unimport_mr(struct ibv_mr *mr)
+{
+    if (!context_is_ours(mr->context)) REAL(ibv_unimport_mr, "IBVERBS_1.10")(mr);
+}
+
+EXPORT struct ibv_dm *ibv_import_dm(struct ibv_context *context, uint32_t handle)
+{
+    if (!context_is_ours(context)) return REAL(ibv_import_dm, "IBVERBS_1.13")(context, handle);
+    return fail_with(EOPNOTSUPP);
+}
+
+EXPORT void ibv_unimport_dm(struct ibv_dm *dm)
+{
+    if (!context_is_ours(dm->context)) REAL(ibv_unimport_dm, "IBVERBS_1.13")(dm);
+}

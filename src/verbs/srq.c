@@ -1,0 +1,112 @@
+/* Shared receive queues. */
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include "verbs/real.h"
+#include <rdma/ib_user_verbs.h>
+#include <stdlib.h>
+
+EXPORT struct ibv_srq *ibv_create_srq(struct ibv_pd *ibv, struct ibv_srq_init_attr *init)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_create_srq, "IBVERBS_1.1")(ibv, init);
+
+    struct rb_pd *pd = rb_pd(ibv);
+    if (!pd) return fail_with(EINVAL);
+    struct rb_context *ctx = rb_context(ibv->context);
+    struct rb_srq *srq = calloc(1, sizeof *srq);
+    if (!srq) return fail_with(ENOMEM);
+    srq->f = ctx->f;
+    int rc = function_lock(ctx->f);
+    if (rc == 0) {
+        /* srq_limit has no meaning at creation, says ibv_create_srq(3) */
+        rc = hca_srq_create(ctx->f->hca, pd->num, &init->attr.max_wr, &init->attr.max_sge, 0, srq,
+                            &srq->hca);
+        function_unlock(ctx->f);
+    }
+    if (rc) {
+        free(srq);
+        return fail_with(rc);
+    }
+    srq->tag = tag_new(ctx, RB_SRQ);
+    srq->ibv.context = ibv->context;
+    srq->ibv.srq_context = init->srq_context;
+    srq->ibv.pd = ibv;
+    srq->ibv.handle = srq->tag.id;
+    pthread_mutex_init(&srq->ibv.mutex, NULL);
+    pthread_cond_init(&srq->ibv.cond, NULL);
+    atomic_fetch_add(&pd->refs, 1);
+    return &srq->ibv;
+}
+
+/* The inline ibv_create_srq_ex takes basic SRQs to ibv_create_srq; XRC and tag matching come here.
+ */
+struct ibv_srq *rb_create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *init)
+{
+    (void)context;
+    (void)init;
+    return fail_with(EOPNOTSUPP);
+}
+
+EXPORT int ibv_modify_srq(struct ibv_srq *ibv, struct ibv_srq_attr *attr, int mask)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_modify_srq, "IBVERBS_1.1")(ibv, attr, mask);
+
+    struct rb_srq *srq = rb_srq(ibv);
+    if (!srq || (mask & ~(IBV_SRQ_MAX_WR | IBV_SRQ_LIMIT))) return EINVAL;
+    int rc = function_lock(srq->f);
+    if (rc) return rc;
+    rc = -hca_srq_modify(srq->f->hca, srq->hca, mask & IBV_SRQ_MAX_WR ? &attr->max_wr : NULL,
+                         mask & IBV_SRQ_LIMIT ? &attr->srq_limit : NULL);
+    events_deliver(srq->f);
+    function_unlock(srq->f);
+    return rc;
+}
+
+EXPORT int ibv_query_srq(struct ibv_srq *ibv, struct ibv_srq_attr *attr)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_query_srq, "IBVERBS_1.1")(ibv, attr);
+
+    struct rb_srq *srq = rb_srq(ibv);
+    if (!srq) return EINVAL;
+    int rc = function_lock(srq->f);
+    if (rc) return rc;
+    hca_srq_query(srq->hca, &attr->max_wr, &attr->max_sge, &attr->srq_limit);
+    function_unlock(srq->f);
+    return 0;
+}
+
+static int detach(struct rb_srq *srq)
+{
+    struct function *f = srq->f;
+
+    int rc = function_lock(f);
+    if (rc) return 0; /* a forked child frees its copy */
+    events_deliver(f);
+    rc = -hca_srq_destroy(f->hca, srq->hca);
+    if (rc == 0)
+        srq->async_events -=
+            events_purge(f->ctx->v.context.async_fd, f->ctx->async_wr,
+                         sizeof(struct ib_uverbs_async_event_desc), (uintptr_t)&srq->ibv);
+    function_unlock(f);
+    return rc;
+}
+
+EXPORT int ibv_destroy_srq(struct ibv_srq *ibv)
+{
+    if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_srq, "IBVERBS_1.1")(ibv);
+
+    struct rb_srq *srq = rb_srq(ibv);
+    if (!srq) return EINVAL;
+    int rc = detach(srq);
+    if (rc) return rc;
+    pthread_mutex_lock(&ibv->mutex);
+    while (!function_is_dead(srq->f) && ibv->events_completed != srq->async_events)
+        pthread_cond_wait(&ibv->cond, &ibv->mutex);
+    pthread_mutex_unlock(&ibv->mutex);
+    struct rb_pd *pd = rb_pd(ibv->pd);
+    if (pd) atomic_fetch_sub(&pd->refs, 1);
+    srq->tag.magic = 0;
+    pthread_mutex_destroy(&ibv->mutex);
+    pthread_cond_destroy(&ibv->cond);
+    free(srq);
+    return 0;
+}

@@ -1,0 +1,140 @@
+/* The worker thread of a function: drives the adapter while the program does not, and listens to
+ * rbondd. It sleeps in one of two ways:
+ *
+ *   on watch   the program does not poll, or has armed a CQ: woken by packets, the adapter's next
+ *              deadline, the doorbell and rbondd
+ *   away       the program spins in ibv_poll_cq and drives by itself: woken by the doorbell and
+ *              rbondd only, and after WATCH_NS to see whether it still spins */
+#include "base/must.h"
+#include "verbs/function.h"
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* An empty poll this long ago no longer counts as spinning. */
+#define SPIN_NS (300 * US_NS)
+#define WATCH_NS (500 * US_NS)
+/* With events that found a pipe full, or counters not yet published: look again after this. */
+#define SOON_NS (10 * MS_NS)
+
+static bool program_spins(const struct function *f, when_t now)
+{
+    when_t polled = {atomic_load_explicit(&f->polled_ns, memory_order_relaxed)};
+    return f->armed == 0 && when_since(now, polled) < SPIN_NS && polled.ns != 0;
+}
+
+/* ---- rbondd ------------------------------------------------------------------------------ */
+
+static void device_gone(struct function *f, when_t now)
+{
+    const struct hca_qp_attr to_error = {.state = HCA_QPS_ERR};
+
+    if (f->fatal) return;
+    f->fatal = true;
+    events_port(f, IBV_EVENT_DEVICE_FATAL);
+    list_for_each (node, &f->qps) {
+        struct rb_qp *qp = container_of(node, struct rb_qp, link);
+        int rc = hca_qp_modify(f->hca, qp->hca, &to_error, HCA_QP_STATE, now);
+        must(rc == 0); /* any state goes to ERR */
+    }
+}
+
+static void take_event(struct function *f, const struct ctl_event *event, when_t now)
+{
+    if (strncmp(event->device, f->opened.dev.name, sizeof event->device) != 0) return;
+    switch (event->type) {
+    case CTL_EV_PORT_ACTIVE: events_port(f, IBV_EVENT_PORT_ACTIVE); break;
+    case CTL_EV_PORT_ERR: events_port(f, IBV_EVENT_PORT_ERR); break;
+    case CTL_EV_GID_CHANGE: events_port(f, IBV_EVENT_GID_CHANGE); break;
+    case CTL_EV_DEVICE_DEL: device_gone(f, now); break;
+    default: break; /* the table: its generation is looked at in every round */
+    }
+}
+
+/* Without rbondd the data path goes on with the last table. */
+static void listen_to_rbondd(struct function *f, when_t now)
+{
+    struct ctl_event event;
+    int rc = 0;
+
+    while (f->ctl && (rc = ctl_next_event(f->ctl, &event, false)) == 1) take_event(f, &event, now);
+    if (rc < 0) {
+        ctl_close(f->ctl);
+        f->ctl = NULL;
+    }
+}
+
+/* ---- sleeping ---------------------------------------------------------------------------- */
+
+static when_t wake_at(struct function *f, when_t now, bool away)
+{
+    if (away) return when_add(now, WATCH_NS);
+    when_t at = hca_deadline(f->hca);
+    if (f->unsent || f->dirty) at = when_min(at, when_add(now, SOON_NS));
+    return at;
+}
+
+static void sleep_until(struct function *f, when_t at, bool away)
+{
+    struct pollfd fds[3] = {{.fd = f->doorbell, .events = POLLIN},
+                            {.fd = f->ctl ? ctl_fd(f->ctl) : -1, .events = POLLIN},
+                            {.fd = away ? -1 : f->port->rx_fd, .events = POLLIN}};
+    uint64_t left = when_is_never(at) ? 0 : when_since(at, function_now());
+    struct timespec ts = {(time_t)(left / SEC_NS), (long)(left % SEC_NS)};
+
+    ppoll(fds, 3, when_is_never(at) ? NULL : &ts, NULL);
+    if (fds[0].revents) {
+        uint64_t rings;
+        ssize_t rc = read(f->doorbell, &rings, sizeof rings);
+        (void)rc;
+    }
+}
+
+static void *work(void *arg)
+{
+    struct function *f = arg;
+
+    while (!atomic_load(&f->stop)) {
+        pthread_mutex_lock(&f->lock);
+        when_t now = function_now();
+        listen_to_rbondd(f, now);
+        bool away = program_spins(f, now);
+        bool busy = !away && function_drive(f, now);
+        if (!busy) publish_if_due(f, now);
+        atomic_store(&f->away, away); /* pairs with function_armed */
+        when_t at = f->wake_at = wake_at(f, now, away);
+        pthread_mutex_unlock(&f->lock);
+        /* A mutex is not fair: step aside for whoever waits. */
+        for (int i = 0; i < 100 && atomic_load(&f->waiters); i++) sched_yield();
+        if (!busy) sleep_until(f, at, away);
+    }
+    return NULL;
+}
+
+int worker_start(struct function *f)
+{
+    sigset_t all, before;
+    char name[16];
+
+    sigfillset(&all); /* signals are the program's business */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&f->worker, NULL, work, f);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc) return -rc;
+    f->has_worker = true;
+    snprintf(name, sizeof name, "rbond-f%u", f->opened.function);
+    pthread_setname_np(f->worker, name);
+    return 0;
+}
+
+void worker_stop(struct function *f)
+{
+    atomic_store(&f->stop, true);
+    function_ring(f);
+    pthread_join(f->worker, NULL);
+    f->has_worker = false;
+}
