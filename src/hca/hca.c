@@ -171,6 +171,7 @@ size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now)
         idle = got ? 0 : idle + 1;
         if (got == want) agenda_ready(qp);
     }
+    if (n == 0) complete_sent(hca, now); /* sent to nowhere: no member */
     cq_fail_overrun(hca, now);
     return n;
 }

@@ -63,7 +63,7 @@ int sq_push(struct sq *sq, const struct hca_send_wr *wr)
         copy_inline(sq, wqe, wr);
         wqe->wr.num_sge = 0;
     } else {
-        memcpy(wqe->sge, wr->sge, wr->num_sge * sizeof *wr->sge);
+        for (uint32_t i = 0; i < wr->num_sge; i++) wqe->sge[i] = wr->sge[i];
     }
     wqe->wr.sge = wqe->sge;
     sq->tail++;
