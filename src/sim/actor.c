@@ -1,0 +1,300 @@
+/* See actor.h. */
+#include "sim/actor.h"
+#include "base/must.h"
+#include <string.h>
+
+#define IOVA_LOT (1ull << 28)
+
+uint64_t plot_iova(const struct plot *p)
+{
+    return (uint64_t)(p->host + 1) << 40 | (p->lot + 1) * IOVA_LOT | p->offset;
+}
+
+uint64_t board_iova(const struct board *b, uint32_t lot)
+{
+    return (uint64_t)(b->host->index + 1) << 40 | (lot + 1) * IOVA_LOT;
+}
+
+enum hca_qp_state actor_state(const struct actor *a)
+{
+    struct hca_qp_attr attr;
+    hca_qp_query(a->qp, &attr);
+    return attr.state;
+}
+
+/* ---- coming to life
+ * ------------------------------------------------------------------------------ */
+
+void actor_create(struct actor *a)
+{
+    const struct plan_qp *p = a->plan;
+    struct board *b = a->board;
+    bool one = a->work->plan->cq_shared[p->host];
+    uint32_t first = 0;
+    for (uint32_t i = 0; !one && i < a->oracle->index; i++)
+        if (a->work->plan->qp[i].host == p->host) first += 2;
+    struct board_cq *send = &b->cq[first], *recv = &b->cq[one ? 0 : first + 1];
+    struct hca_qp_init init = {
+        .type = p->type,
+        .pd = b->pd[p->pd],
+        .send_cq = send->cq,
+        .recv_cq = recv->cq,
+        .srq = p->shared_receives ? b->srq[p->pd] : NULL,
+        .cap = {p->send_depth, p->shared_receives ? 0 : p->recv_depth, p->max_sge, p->max_sge + 1,
+                p->max_inline},
+        .sq_sig_all = p->sig_all,
+        .bucket = p->bucket,
+        .owner = a,
+    };
+    int rc = hca_qp_create(b->host->hca, &init, &a->qp);
+    must(rc == 0 && init.cap.max_send_wr >= p->send_depth);
+    a->oracle->qpn = hca_qp_num(a->qp);
+    a->oracle->send_cq = send->id;
+    a->oracle->recv_cq = recv->id;
+}
+
+static void modify(struct actor *a, const struct hca_qp_attr *attr, uint32_t mask)
+{
+    int rc = hca_qp_modify(a->board->host->hca, a->qp, attr, mask, a->work->world.now);
+    if (rc)
+        oracle_says(&a->work->oracle, "modify to state %d, mask %#x: %d", attr->state, mask, rc);
+}
+
+void actor_connect(struct actor *a, uint32_t sq_psn, uint32_t rq_psn)
+{
+    const struct plan_qp *p = a->plan;
+    const struct actor *peer = &a->work->actor[p->peer];
+    bool ud = p->type == HCA_QPT_UD, rc = p->type == HCA_QPT_RC;
+    struct hca_qp_attr attr = {
+        .state = HCA_QPS_INIT,
+        .port_num = 1,
+        .qkey = 0x11111111,
+        .access = HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE |
+                  (rc ? HCA_ACCESS_REMOTE_READ : 0u) | (rc ? HCA_ACCESS_REMOTE_ATOMIC : 0u),
+    };
+    uint32_t init = HCA_QP_STATE | HCA_QP_PKEY_INDEX | HCA_QP_PORT;
+    modify(a, &attr, init | (ud ? (uint32_t)HCA_QP_QKEY : (uint32_t)HCA_QP_ACCESS_FLAGS));
+    attr = (struct hca_qp_attr){
+        .state = HCA_QPS_RTR,
+        .path_mtu = p->mtu,
+        .dest_qpn = peer->oracle->qpn,
+        .rq_psn = psn_of(rq_psn),
+        .max_dest_rd_atomic = p->max_dest_rd_atomic,
+        .min_rnr_timer = p->min_rnr_timer,
+        .av = {.sgid = a->board->host->gid,
+               .dgid = peer->board->host->gid,
+               .hop_limit = 64,
+               .port_num = 1},
+    };
+    uint32_t rtr = HCA_QP_STATE;
+    if (!ud) rtr |= HCA_QP_AV | HCA_QP_PATH_MTU | HCA_QP_DEST_QPN | HCA_QP_RQ_PSN;
+    if (rc) rtr |= HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER;
+    modify(a, &attr, rtr);
+    attr = (struct hca_qp_attr){
+        .state = HCA_QPS_RTS,
+        .timeout = p->timeout,
+        .retry_cnt = p->retry_cnt,
+        .rnr_retry = p->rnr_retry,
+        .sq_psn = psn_of(sq_psn),
+        .max_rd_atomic = p->max_rd_atomic,
+    };
+    uint32_t rts = HCA_QP_STATE | HCA_QP_SQ_PSN;
+    if (rc) rts |= HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC;
+    modify(a, &attr, rts);
+}
+
+/* ---- posting
+ * --------------------------------------------------------------------------------------- */
+
+static uint32_t fill_sges(const struct board *b, const struct buf *buf, bool inlined,
+                          struct hca_sge *sge)
+{
+    for (uint32_t i = 0; i < buf->n; i++) {
+        const struct plot *p = buf->plot[i];
+        sge[i] = (struct hca_sge){
+            .addr = inlined ? (uint64_t)(uintptr_t)p->bytes : plot_iova(p),
+            .length = p->len,
+            .lkey = inlined ? 0xbad : hca_mr_lkey(b->mr[p->lot]),
+        };
+    }
+    return buf->n;
+}
+
+/* The peer's memory, as the request names it: wrongly, where a fault is to be provoked. */
+static void name_remote(const struct actor *a, uint32_t i, struct hca_send_wr *wr)
+{
+    const struct plan_qp *p = a->plan;
+    const struct request *r = &p->request[i];
+    const struct board *peer = a->work->actor[p->peer].board;
+    uint8_t pd = a->work->plan->qp[p->peer].pd;
+    const struct plot *plot = r->word ? r->word->plot : r->remote;
+    if (!plot) return;
+    wr->remote_addr = plot_iova(plot);
+    wr->rkey = hca_mr_rkey(peer->mr[plot->lot]);
+    enum fault_kind kind = p->provoke && p->provoke_at == i ? p->provoke : PROVOKE_NONE;
+    const struct ground *g = &a->work->plan->ground[peer->host->index];
+    switch (kind) {
+    case PROVOKE_BAD_RKEY: wr->rkey ^= 5; break;
+    case PROVOKE_OUT_OF_BOUNDS:
+        wr->remote_addr = board_iova(peer, plot->lot) + g->lot[plot->lot].len - r->len / 2;
+        break;
+    case PROVOKE_NO_ACCESS:
+        wr->remote_addr = board_iova(peer, LOT_LOCAL0 + pd) + 64;
+        wr->rkey = hca_mr_rkey(peer->mr[LOT_LOCAL0 + pd]);
+        break;
+    case PROVOKE_OTHER_PD:
+        wr->remote_addr = board_iova(peer, LOT_ALIEN) + 16;
+        wr->rkey = hca_mr_rkey(peer->mr[LOT_ALIEN]);
+        break;
+    case PROVOKE_MISALIGNED_ATOMIC: wr->remote_addr += 1 + i % 7; break;
+    default: break;
+    }
+}
+
+static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, struct hca_sge *sge)
+{
+    const struct plan_qp *p = a->plan;
+    struct request *r = &p->request[i];
+    bool inlined = r->flags & HCA_SEND_INLINE;
+    if (r->word && r->op == HCA_WR_ATOMIC_CMP_AND_SWP && rng_percent(&a->work->rng, 70))
+        memcpy(&r->compare_add, r->word->plot->bytes, 8);
+    *wr = (struct hca_send_wr){
+        .wr_id = oracle_send_id(a->oracle, i),
+        .opcode = r->op,
+        .flags = r->flags,
+        .imm_be = r->imm_be,
+        .compare_add = r->compare_add,
+        .swap = r->swap,
+        .sge = sge,
+        .num_sge = fill_sges(a->board, &r->local, inlined, sge),
+    };
+    if (p->provoke == PROVOKE_BAD_LKEY && p->provoke_at == i) sge[wr->num_sge - 1].lkey ^= 1;
+    name_remote(a, i, wr);
+    if (p->type != HCA_QPT_UD) return;
+    const struct actor *to = &a->work->actor[r->to];
+    wr->ah = (struct hca_ah){
+        .sgid = a->board->host->gid, .dgid = to->board->host->gid, .hop_limit = 64, .port_num = 1};
+    wr->remote_qpn = to->oracle->qpn;
+    wr->remote_qkey = 0x11111111;
+}
+
+static void paint_for(struct request *r)
+{
+    if (r->word) return;
+    if (r->op == HCA_WR_RDMA_READ) {
+        if (!r->chained) plot_paint(r->remote, r->key, 0);
+    } else if (!r->chained) {
+        buf_paint(&r->local, r->key);
+    }
+}
+
+static void post_one(struct actor *a)
+{
+    struct work *w = a->work;
+    uint32_t i = a->oracle->posted;
+    struct request *r = &a->plan->request[i];
+    struct hca_send_wr wr;
+    struct hca_sge sge[BUF_MAX_PLOTS];
+    paint_for(r);
+    make_send_wr(a, i, &wr, sge);
+    trace_line(&w->world.trace, w->world.now,
+               "posts     h%u qp %06x request %u: %d, %u bytes, flags %x", a->plan->host,
+               a->oracle->qpn, i, r->op, r->len, r->flags);
+    int rc = hca_post_send(a->board->host->hca, a->qp, &wr, w->world.now);
+    if (rc) {
+        oracle_says(&w->oracle, "h%u qp %06x request %u: hca_post_send gives %d in state %d",
+                    a->plan->host, a->oracle->qpn, i, rc, actor_state(a));
+        return;
+    }
+    oracle_posted(&w->oracle, a->oracle, w->world.now);
+    if (r->flags & HCA_SEND_INLINE) /* the bytes are the adapter's now: ours may change */
+        for (uint32_t k = 0; k < r->local.n; k++)
+            plot_paint(r->local.plot[k], rng_u64(&w->rng) | 1, 0);
+    world_kick(a->board->host);
+}
+
+static bool may_post(const struct actor *a)
+{
+    const struct oracle_qp *o = a->oracle;
+    if (!a->qp || a->resting || o->posted == o->planned) return false;
+    if ((o->failed || o->flush_seen) && a->posts_in_error >= 2) return false;
+    return o->posted - o->head < a->plan->send_depth;
+}
+
+bool actor_post(struct actor *a)
+{
+    struct rng *rng = &a->work->rng;
+    uint64_t n = rng_percent(rng, 30) ? 0 : rng_range(rng, 1, rng_percent(rng, 50) ? 2 : 64);
+    for (; n && may_post(a) && oracle_content(&a->work->oracle); n--) {
+        if (a->oracle->failed || a->oracle->flush_seen) a->posts_in_error++;
+        post_one(a);
+    }
+    return may_post(a);
+}
+
+static void make_recv_wr(struct board *b, struct recv_queue *rq, struct hca_recv_wr *wr,
+                         struct hca_sge *sge)
+{
+    struct receive *v = &rq->receive[rq->posted];
+    uint32_t n = 0;
+    if (v->grh) sge[n++] = (struct hca_sge){plot_iova(v->grh), 40, hca_mr_lkey(b->mr[v->grh->lot])};
+    n += fill_sges(b, &v->room, false, sge + n);
+    if (v->must_fail && n) sge[0].lkey ^= 1;
+    *wr = (struct hca_recv_wr){.wr_id = oracle_recv_id(rq, rq->posted), .sge = sge, .num_sge = n};
+}
+
+static bool may_receive(const struct actor *a)
+{
+    const struct recv_queue *rq = a->oracle->rq;
+    if (!a->qp || a->resting || rq->shared || rq->posted == rq->planned) return false;
+    if ((a->oracle->failed || a->oracle->flush_seen) && rng_percent(&a->work->rng, 50))
+        return false;
+    return rq->posted - rq->head < a->plan->recv_depth;
+}
+
+bool actor_post_receives(struct actor *a)
+{
+    struct work *w = a->work;
+    struct rng *rng = &w->rng;
+    uint64_t n = rng_percent(rng, 25) ? 0 : rng_range(rng, 1, 64);
+    if (a->plan->eager_receives) n = UINT64_MAX;
+    for (; n && may_receive(a); n--) {
+        struct hca_recv_wr wr;
+        struct hca_sge sge[BUF_MAX_PLOTS + 1];
+        make_recv_wr(a->board, a->oracle->rq, &wr, sge);
+        int rc = hca_post_recv(a->board->host->hca, a->qp, &wr, w->world.now);
+        if (rc) {
+            oracle_says(&w->oracle, "h%u qp %06x: hca_post_recv gives %d in state %d",
+                        a->plan->host, a->oracle->qpn, rc, actor_state(a));
+            return false;
+        }
+        oracle_recv_posted(&w->oracle, a->oracle->rq);
+        world_kick(a->board->host);
+    }
+    return may_receive(a);
+}
+
+static bool may_post_shared(const struct board *b, uint8_t pd)
+{
+    const struct recv_queue *rq = &b->work->plan->srq[b->host->index][pd];
+    return rq->receive && rq->posted < rq->planned && rq->posted - b->srq_done[pd] < b->srq_depth;
+}
+
+bool board_post_shared(struct board *b, uint8_t pd)
+{
+    struct work *w = b->work;
+    struct recv_queue *rq = &w->plan->srq[b->host->index][pd];
+    uint64_t n = rng_percent(&w->rng, 25) ? 0 : rng_range(&w->rng, 1, 64);
+    for (; n && may_post_shared(b, pd); n--) {
+        struct hca_recv_wr wr;
+        struct hca_sge sge[BUF_MAX_PLOTS + 1];
+        make_recv_wr(b, rq, &wr, sge);
+        int rc = hca_srq_post(b->host->hca, b->srq[pd], &wr);
+        if (rc) {
+            oracle_says(&w->oracle, "h%u: hca_srq_post gives %d", b->host->index, rc);
+            return false;
+        }
+        oracle_recv_posted(&w->oracle, rq);
+    }
+    return may_post_shared(b, pd);
+}

@@ -1,0 +1,402 @@
+/* See world.h. */
+#include "sim/world.h"
+#include "base/must.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define EGRESS_QUEUE_NS (100 * US_NS) /* what a member's driver takes before it pushes back */
+#define LOOPBACK_NS (2 * US_NS)
+#define PULLS_AT_ONCE 4
+#define SAME_MOMENT_MAX 20000
+
+static void deliver(void *ctx, uint64_t arg);
+
+void world_init(struct world *w, uint64_t seed)
+{
+    *w = (struct world){.rng = {mix64(seed ^ 0x77)}, .now = {SEC_NS}};
+    w->trace.hash = seed;
+    w->notice_max_ns = 5 * MS_NS;
+}
+
+void world_free(struct world *w)
+{
+    struct event e;
+    while (timeline_pop(&w->timeline, &e))
+        if (e.fn == deliver) free((void *)(uintptr_t)e.arg);
+    timeline_free(&w->timeline);
+    for (uint8_t i = 0; i < w->nhosts; i++) {
+        struct host *h = &w->host[i];
+        for (uint32_t k = h->rxq_head; k != h->rxq_tail; k++) free(h->rxq[k % h->rxq_room]);
+        free(h->rxq);
+        hca_free(h->hca);
+    }
+}
+
+void world_at(struct world *w, uint64_t delay_ns, void (*fn)(void *ctx, uint64_t arg), void *ctx,
+              uint64_t arg)
+{
+    timeline_at(&w->timeline, when_add(w->now, delay_ns), fn, ctx, arg);
+}
+
+/* ---- the bond ----------------------------------------------------------------------------- */
+
+static uint8_t active_for(const struct host *h, uint32_t bucket)
+{
+    uint8_t up[WORLD_MAX_MEMBERS], n = 0;
+    for (uint8_t i = 0; i < h->nmembers; i++)
+        if (h->member[i].seen) up[n++] = i;
+    if (n == 0) return STEER_NO_MEMBER;
+    if (h->policy == BOND_BALANCE_XOR) {
+        uint8_t home = (uint8_t)(bucket % h->nmembers);
+        return h->member[home].seen ? home : up[bucket / h->nmembers % n];
+    }
+    /* The active slave stays while it is usable, as with primary_reselect=failure. */
+    uint8_t now = h->table.active[bucket];
+    return now != STEER_NO_MEMBER && h->member[now].seen ? now : up[0];
+}
+
+static void recompute_table(struct host *h)
+{
+    struct steering t = h->table;
+    t.nmembers = h->nmembers;
+    for (uint32_t b = 0; b < STEER_BUCKETS; b++) {
+        t.home[b] = h->policy == BOND_BALANCE_XOR ? (uint8_t)(b % h->nmembers) : 0;
+        t.active[b] = active_for(h, b);
+    }
+    if (h->table.generation && memcmp(t.active, h->table.active, sizeof t.active) == 0) return;
+    t.generation++;
+    t.changed = h->world->now;
+    h->table = t;
+    hca_steer(h->hca, &h->table, h->world->now);
+    trace_bytes(&h->world->trace, t.active, STEER_MAX_MEMBERS);
+    trace_line(&h->world->trace, h->world->now, "steers    h%u generation %u, bucket 0 on %d",
+               h->index, t.generation, t.active[0] == STEER_NO_MEMBER ? -1 : t.active[0]);
+    world_kick(h);
+}
+
+struct host *world_add_host(struct world *w, const struct host_conf *conf)
+{
+    must(w->nhosts < WORLD_MAX_HOSTS && conf->nmembers >= 1 && conf->nmembers <= WORLD_MAX_MEMBERS);
+    struct host *h = &w->host[w->nhosts];
+    *h = (struct host){
+        .world = w,
+        .index = w->nhosts++,
+        .nmembers = conf->nmembers,
+        .policy = conf->policy,
+        .tx_burst = conf->tx_burst,
+        .rx_burst = conf->rx_burst,
+        .rx_room = conf->rx_room,
+        .rx_wake_ns = conf->rx_wake_ns,
+        .rx_cost_ns = conf->rx_cost_ns,
+        .timer_lag_ns = conf->timer_lag_ns,
+        .rxq_room = 64,
+    };
+    must(h->tx_burst >= 1 && h->tx_burst <= 64 && h->rx_burst >= 1);
+    h->rxq = malloc(h->rxq_room * sizeof *h->rxq);
+    h->hca = hca_new(&conf->hca);
+    must(h->rxq && h->hca);
+    if (conf->ipv6) {
+        const uint8_t prefix[8] = {0xfd, 0, 0, 0, 0, 0, 0, 1};
+        memcpy(h->gid.raw, prefix, sizeof prefix);
+        h->gid.raw[15] = (uint8_t)(h->index + 1);
+    } else {
+        const uint8_t mapped[16] = {[10] = 0xff, 0xff, 10, 0, 0, (uint8_t)(h->index + 1)};
+        memcpy(h->gid.raw, mapped, sizeof mapped);
+    }
+    for (uint8_t i = 0; i < h->nmembers; i++) {
+        h->member[i].carrier = h->member[i].seen = true;
+        for (uint8_t j = 0; j < WORLD_MAX_HOSTS; j++) h->member[i].to[j].profile = conf->link;
+    }
+    recompute_table(h);
+    return h;
+}
+
+static void notice(void *ctx, uint64_t arg)
+{
+    struct host *h = ctx;
+    struct member *m = &h->member[arg];
+    if (m->seen == m->carrier) return;
+    m->seen = m->carrier;
+    trace_line(&h->world->trace, h->world->now, "notices   h%u.%u %s", h->index, (unsigned)arg,
+               m->seen ? "up" : "down");
+    recompute_table(h);
+    if (h->world->hooks.paths_changed) h->world->hooks.paths_changed(h->world->hooks.ctx);
+}
+
+static void set_carrier(struct world *w, struct host *h, uint8_t member, bool carrier)
+{
+    if (h->member[member].carrier == carrier) return;
+    h->member[member].carrier = carrier;
+    world_at(w, rng_below(&w->rng, w->notice_max_ns + 1), notice, h, member);
+}
+
+void world_cut(struct world *w, uint8_t host, uint8_t member, bool tx, bool rx, bool carrier)
+{
+    struct host *h = &w->host[host];
+    struct member *m = &h->member[member];
+    m->tx_cut = m->tx_cut || tx;
+    m->rx_cut = m->rx_cut || rx;
+    trace_line(&w->trace, w->now, "cuts      h%u.%u%s%s%s", host, member, tx ? " tx" : "",
+               rx ? " rx" : "", carrier ? "" : " silently");
+    if (carrier) set_carrier(w, h, member, false);
+    if (w->hooks.paths_changed) w->hooks.paths_changed(w->hooks.ctx);
+}
+
+void world_mend(struct world *w, uint8_t host, uint8_t member)
+{
+    struct host *h = &w->host[host];
+    h->member[member].tx_cut = h->member[member].rx_cut = false;
+    trace_line(&w->trace, w->now, "mends     h%u.%u", host, member);
+    set_carrier(w, h, member, true);
+    if (w->hooks.paths_changed) w->hooks.paths_changed(w->hooks.ctx);
+}
+
+/* ---- a packet's way ------------------------------------------------------------------------- */
+
+/* The member of `to` that a packet sent on `src_member` arrives at. */
+static uint8_t ingress(const struct world *w, const struct host *to, uint8_t src_member,
+                       uint64_t flow)
+{
+    if (w->fabric == FABRIC_PAIRED) return (uint8_t)(src_member % to->nmembers);
+    uint8_t up[WORLD_MAX_MEMBERS], n = 0;
+    for (uint8_t i = 0; i < to->nmembers; i++)
+        if (to->member[i].carrier) up[n++] = i;
+    return n ? up[mix64(flow) % n] : 0;
+}
+
+bool world_path_ok(const struct world *w, uint8_t from, uint8_t to, uint8_t bucket)
+{
+    const struct host *a = &w->host[from], *b = &w->host[to];
+    uint8_t m = a->table.active[bucket];
+    if (m == STEER_NO_MEMBER) return false;
+    if (from == to) return true;
+    if (a->member[m].tx_cut) return false;
+    if (w->fabric == FABRIC_PAIRED) return !b->member[m % b->nmembers].rx_cut;
+    bool some = false;
+    for (uint8_t i = 0; i < b->nmembers; i++) {
+        if (!b->member[i].carrier) continue;
+        if (b->member[i].rx_cut) return false; /* the hash may pick it */
+        some = true;
+    }
+    return some;
+}
+
+static void fault(struct world *w, struct datagram *d, enum fault why, const char *word)
+{
+    trace_packet(&w->trace, w->now, word, d);
+    if (w->hooks.fault) w->hooks.fault(w->hooks.ctx, d, why);
+}
+
+static void rx_serve(void *ctx, uint64_t arg)
+{
+    struct host *h = ctx;
+    struct world *w = h->world;
+    uint32_t n = 0;
+    for (; n < h->rx_burst && h->rxq_head != h->rxq_tail; n++) {
+        struct datagram *d = h->rxq[h->rxq_head++ % h->rxq_room];
+        h->rx_bytes -= d->len;
+        struct hca_rx rx;
+        if (sim_port_rx(d, &rx)) {
+            hca_input(h->hca, &rx, w->now);
+        } else {
+            h->icrc_errors++;
+            hca_count_bad_rx(h->hca);
+            fault(w, d, FAULT_CORRUPT, "bad icrc");
+        }
+        free(d);
+    }
+    world_kick(h);
+    if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
+    h->rx_running = h->rxq_head != h->rxq_tail;
+    if (h->rx_running) world_at(w, n * h->rx_cost_ns, rx_serve, h, 0);
+}
+
+static void enqueue(struct host *h, struct datagram *d)
+{
+    if (h->rxq_tail - h->rxq_head == h->rxq_room) {
+        struct datagram **bigger = malloc(2 * h->rxq_room * sizeof *bigger);
+        must(bigger);
+        uint32_t n = h->rxq_tail - h->rxq_head;
+        for (uint32_t i = 0; i < n; i++) bigger[i] = h->rxq[(h->rxq_head + i) % h->rxq_room];
+        free(h->rxq);
+        h->rxq = bigger;
+        h->rxq_room *= 2;
+        h->rxq_head = 0;
+        h->rxq_tail = n;
+    }
+    h->rxq[h->rxq_tail++ % h->rxq_room] = d;
+    h->rx_bytes += d->len;
+}
+
+static void deliver(void *ctx, uint64_t arg)
+{
+    struct host *h = ctx;
+    struct world *w = h->world;
+    struct datagram *d = (struct datagram *)(uintptr_t)arg;
+    bool loopback = d->src_host == d->dst_host;
+    const struct member *from = &w->host[d->src_host].member[d->src_member];
+    if (!loopback && (from->tx_cut || h->member[d->dst_member].rx_cut)) {
+        fault(w, d, FAULT_CUT, "cut");
+        free(d);
+        return;
+    }
+    if (h->rx_bytes + d->len > h->rx_room) {
+        h->tail_drops++;
+        fault(w, d, FAULT_FULL, "tail drop");
+        free(d);
+        return;
+    }
+    trace_packet(&w->trace, w->now, "arrives", d);
+    enqueue(h, d);
+    if (h->rx_running) return;
+    h->rx_running = true;
+    world_at(w, h->rx_wake_ns, rx_serve, h, 0);
+}
+
+static struct datagram *copy_of(const struct datagram *d)
+{
+    struct datagram *c = malloc(sizeof *c + d->len);
+    must(c);
+    memcpy(c, d, sizeof *c + d->len);
+    return c;
+}
+
+static void send_over_link(struct world *w, struct host *h, struct host *to, struct datagram *d)
+{
+    struct member *m = &h->member[d->src_member];
+    when_t start = when_before(m->busy_until, w->now) ? w->now : m->busy_until;
+    uint64_t wire = d->len + DATAGRAM_WIRE_OVERHEAD;
+    if (w->bytes_per_ms) start = when_add(start, wire * MS_NS / w->bytes_per_ms);
+    m->busy_until = start;
+    if (m->tx_cut || to->member[d->dst_member].rx_cut) {
+        fault(w, d, FAULT_CUT, "cut");
+        free(d);
+        return;
+    }
+    struct link_fate f = link_carry(&m->to[to->index], &w->rng, start);
+    if (f.lost) {
+        fault(w, d, FAULT_LOST, "lost");
+        free(d);
+        return;
+    }
+    if (f.copies == 2)
+        timeline_at(&w->timeline, f.arrive[1], deliver, to, (uint64_t)(uintptr_t)copy_of(d));
+    if (f.corrupt) link_corrupt(d, &w->rng);
+    timeline_at(&w->timeline, f.arrive[0], deliver, to, (uint64_t)(uintptr_t)d);
+}
+
+static void send_packet(struct host *h, const struct hca_tx *tx)
+{
+    struct world *w = h->world;
+    must(tx->member < h->nmembers && gid_equal(&tx->src, &h->gid));
+    struct datagram *d = sim_port_tx(tx, (uint16_t)rng_u64(&w->rng));
+    struct host *to = NULL;
+    for (uint8_t i = 0; i < w->nhosts; i++)
+        if (gid_equal(&w->host[i].gid, &d->dst)) to = &w->host[i];
+    must(to);
+    w->packets++;
+    d->src_host = h->index;
+    d->dst_host = to->index;
+    d->dst_member = ingress(w, to, d->src_member, d->sport ^ (uint64_t)h->index << 20);
+    trace_packet(&w->trace, w->now, "sends", d);
+    if (to == h)
+        world_at(w, LOOPBACK_NS, deliver, to, (uint64_t)(uintptr_t)d);
+    else
+        send_over_link(w, h, to, d);
+}
+
+/* The latest moment that some member of this host is busy until. */
+static when_t egress_busy(const struct host *h)
+{
+    when_t busy = {0};
+    for (uint8_t i = 0; i < h->nmembers; i++)
+        if (when_before(busy, h->member[i].busy_until)) busy = h->member[i].busy_until;
+    return busy;
+}
+
+static void pump(void *ctx, uint64_t arg)
+{
+    struct host *h = ctx;
+    struct world *w = h->world;
+    struct hca_tx tx[64];
+    h->pump_due = false;
+    for (int round = 0;; round++) {
+        uint64_t backlog = when_since(egress_busy(h), w->now);
+        if (backlog > EGRESS_QUEUE_NS || round == PULLS_AT_ONCE) {
+            h->pump_due = true;
+            world_at(w, backlog > EGRESS_QUEUE_NS ? backlog - EGRESS_QUEUE_NS / 2 : 500, pump, h,
+                     0);
+            break;
+        }
+        size_t n = hca_output(h->hca, tx, h->tx_burst, w->now);
+        must(n <= h->tx_burst);
+        for (size_t i = 0; i < n; i++) send_packet(h, &tx[i]);
+        if (n == 0) break;
+    }
+    if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
+}
+
+void world_kick(struct host *host)
+{
+    if (host->pump_due) return;
+    host->pump_due = true;
+    world_at(host->world, rng_below(&host->world->rng, 400), pump, host, 0);
+}
+
+/* ---- the run loop --------------------------------------------------------------------------- */
+
+static struct host *next_deadline(struct world *w, when_t *at)
+{
+    struct host *which = NULL;
+    *at = NEVER;
+    for (uint8_t i = 0; i < w->nhosts; i++) {
+        struct host *h = &w->host[i];
+        when_t d = when_add(hca_deadline(h->hca), h->timer_lag_ns);
+        if (when_is_never(d)) continue;
+        if (when_before(d, w->now)) d = w->now;
+        if (!when_before(d, *at)) continue;
+        *at = d;
+        which = h;
+    }
+    return which;
+}
+
+bool world_step(struct world *w)
+{
+    when_t deadline, before = w->now;
+    if (w->broken) return false;
+    struct host *h = next_deadline(w, &deadline);
+    if (!when_before(timeline_next(&w->timeline), deadline)) {
+        if (!h) {
+            struct event none;
+            must(!timeline_pop(&w->timeline, &none));
+            return false;
+        }
+        w->now = deadline;
+        hca_expire(h->hca, w->now);
+        world_kick(h);
+        if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
+    } else {
+        struct event e;
+        timeline_pop(&w->timeline, &e);
+        must(!when_before(e.at, w->now));
+        w->now = e.at;
+        e.fn(e.ctx, e.arg);
+    }
+    w->steps = w->now.ns == before.ns ? w->steps + 1 : 0;
+    if (w->steps > SAME_MOMENT_MAX)
+        w->broken = "time stands still: a deadline that expiry leaves past";
+    return true;
+}
+
+void world_run(struct world *w, when_t until)
+{
+    for (;;) {
+        when_t deadline;
+        next_deadline(w, &deadline);
+        when_t next = when_min(deadline, timeline_next(&w->timeline));
+        if (when_is_never(next) || when_before(until, next)) break;
+        if (!world_step(w)) break;
+    }
+    if (!w->broken && when_before(w->now, until)) w->now = until;
+}
