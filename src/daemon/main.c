@@ -1,0 +1,273 @@
+/* rbondd: one per network namespace, driver and firmware of the software adapters in it. This file
+ * reads the command line, puts the parts together on one loop, and takes them apart again. */
+#include "base/must.h"
+#include "daemon/bonds.h"
+#include "daemon/conf.h"
+#include "daemon/log.h"
+#include "daemon/service.h"
+#include "port/port.h"
+#include "watch/watch.h"
+#include <argp.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define DEFAULT_CONFIG "/etc/rbond/rbondd.json"
+
+/* ---- command line ------------------------------------------------------------------------ */
+
+struct arguments {
+    const char *config, *socket;
+    bool has_log_level;
+    enum log_level log_level;
+};
+
+enum { OPT_SOCKET = 256, OPT_FOREGROUND };
+
+static const struct argp_option options[] = {
+    {"config", 'c', "FILE", 0, "Read this configuration (default " DEFAULT_CONFIG ", if there)", 0},
+    {"socket", OPT_SOCKET, "PATH", 0, "Listen here instead of at the namespace's own path", 0},
+    {"log-level", 'l', "LEVEL", 0, "error, warning, info (default) or debug", 0},
+    {"foreground", OPT_FOREGROUND, NULL, 0, "Stay in the foreground (it always does)", 0},
+    {0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct arguments *a = state->input;
+
+    switch (key) {
+    case 'c': a->config = arg; return 0;
+    case OPT_SOCKET: a->socket = arg; return 0;
+    case OPT_FOREGROUND: return 0;
+    case 'l':
+        a->has_log_level = log_level_parse(arg, &a->log_level);
+        if (!a->has_log_level) argp_error(state, "unknown log level '%s'", arg);
+        return 0;
+    case ARGP_KEY_ARG: argp_error(state, "unexpected argument '%s'", arg); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const char *argp_program_version = "rbondd " RBOND_VERSION;
+
+static const struct argp parser = {
+    options,
+    parse,
+    NULL,
+    "RDMA bonding in user space: devices, bonds and connections of this network namespace.",
+    NULL,
+    NULL,
+    NULL};
+
+/* ---- the daemon -------------------------------------------------------------------------- */
+
+struct daemon {
+    uv_loop_t loop;
+    uv_signal_t sigterm, sigint;
+    uv_poll_t news;
+    struct conf conf;
+    struct ctl_listener listener;
+    struct watch *watch;
+    struct functions functions;
+    struct registry registry;
+    struct service service;
+};
+
+static bool read_config(struct daemon *d, const struct arguments *a)
+{
+    struct conf_error error = {""};
+    int rc = conf_read(&d->conf, a->config ? a->config : DEFAULT_CONFIG, &error);
+
+    if (rc < 0 && (a->config || rc != -ENOENT)) {
+        log_error("%s", error.text);
+        return false;
+    }
+    if (a->has_log_level)
+        log_set_level(a->log_level);
+    else if (d->conf.has_log_level)
+        log_set_level(d->conf.log_level);
+    return true;
+}
+
+/* Every function takes descriptors, and what can be done against a late wake-up is done: both are
+ * better with rights and do without. */
+static void ask_for_room(void)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+    if (setpriority(PRIO_PROCESS, 0, -10) != 0) log_debug("no right to a higher priority");
+}
+
+static bool claim(struct daemon *d, const char *socket)
+{
+    int rc = ctl_listen(&d->listener, socket);
+
+    if (rc == -EADDRINUSE) {
+        log_error("another rbondd runs here: it holds %s", d->listener.lock_path);
+        return false;
+    }
+    if (rc < 0) {
+        log_error("cannot listen at %s: %s", d->listener.path, strerror(-rc));
+        return false;
+    }
+    rc = functions_init(&d->functions);
+    if (rc == 0) return true;
+    if (rc == -EADDRINUSE)
+        log_error(
+            "UDP port %d is taken: by another rbondd, programs of an earlier one, or rdma_rxe",
+            ROCE_UDP_PORT);
+    else
+        log_error("cannot make the sockets of UDP port %d: %s", ROCE_UDP_PORT, strerror(-rc));
+    ctl_listener_close(&d->listener);
+    return false;
+}
+
+/* ---- the connection manager's view ------------------------------------------------------- */
+
+static bool broker_device(void *ctx, size_t index, struct cmbroker_device *out)
+{
+    const struct device *d = registry_at(ctx, index);
+
+    if (!d) return false;
+    *out = (struct cmbroker_device){d->name, d->guid, &d->state};
+    return true;
+}
+
+static int start_broker(struct daemon *d)
+{
+    struct cmbroker_conf conf = {.loop = &d->loop, .ctx = &d->registry, .device = broker_device};
+
+    conf.rx_fd = functions_own_rx(&d->functions);
+    if (conf.rx_fd < 0) return conf.rx_fd;
+    int rc = 0;
+    while (rc == 0 && conf.ntx < CTL_TX_SOCKETS) {
+        int fd = port_udp_tx_socket();
+        if (fd >= 0)
+            conf.tx_fd[conf.ntx++] = fd;
+        else
+            rc = fd;
+    }
+    if (rc == 0) rc = cmbroker_new(&d->service.broker, &conf);
+    if (rc == 0) return 0;
+    for (size_t i = 0; i < conf.ntx; i++) close(conf.tx_fd[i]);
+    close(conf.rx_fd);
+    d->service.broker = NULL;
+    return rc;
+}
+
+/* ---- run --------------------------------------------------------------------------------- */
+
+static void on_news(uv_poll_t *poll, int status, int events)
+{
+    struct daemon *d = poll->data;
+    int rc = watch_read(d->watch);
+
+    if (rc < 0) log_error("rtnetlink: %s", strerror(-rc));
+}
+
+static void hold_signals(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(how, &set, NULL);
+}
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct daemon *d = handle->data;
+
+    log_info("%s: leaving", strsignal(signum));
+    uv_stop(&d->loop);
+}
+
+static void add_configured_bonds(struct daemon *d)
+{
+    for (size_t i = 0; i < d->conf.nbonds; i++) {
+        struct ctl_error error = {""};
+        if (bonds_add(&d->registry, &d->conf.bond[i], true, &error) < 0)
+            log_error("bond %s of the configuration: %s", d->conf.bond[i].name, error.text);
+    }
+}
+
+static int start(struct daemon *d)
+{
+    int rc = registry_init(&d->registry, &d->loop, &d->conf, &service_listener, &d->service);
+
+    if (rc == 0) rc = watch_new(&d->watch, &registry_watch_ops, &d->registry);
+    if (rc == 0) rc = watch_dump(d->watch);
+    if (rc < 0) return rc;
+    d->service.registry = &d->registry;
+    d->service.functions = &d->functions;
+    add_configured_bonds(d);
+    rc = start_broker(d);
+    if (rc < 0) log_warning("no connection manager: %s", strerror(-rc));
+
+    uv_poll_init(&d->loop, &d->news, watch_fd(d->watch));
+    d->news.data = d;
+    uv_poll_start(&d->news, UV_READABLE, on_news);
+    uv_signal_init(&d->loop, &d->sigterm);
+    uv_signal_init(&d->loop, &d->sigint);
+    d->sigterm.data = d->sigint.data = d;
+    uv_signal_start(&d->sigterm, on_signal, SIGTERM);
+    uv_signal_start(&d->sigint, on_signal, SIGINT);
+    hold_signals(SIG_UNBLOCK);
+    return ctl_server_new(&d->service.server, &d->loop, &d->listener, &service_ops, &d->service);
+}
+
+static void close_left(uv_handle_t *handle, void *arg)
+{
+    if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+static void stop(struct daemon *d)
+{
+    if (d->service.server) ctl_server_close(d->service.server);
+    d->service.server = NULL;
+    if (d->service.broker) cmbroker_free(d->service.broker);
+    d->service.broker = NULL;
+    registry_close(&d->registry);
+    uv_run(&d->loop, UV_RUN_NOWAIT);
+    uv_walk(&d->loop, close_left, NULL);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    must(uv_loop_close(&d->loop) == 0);
+    if (d->watch) watch_free(d->watch);
+    functions_fini(&d->functions);
+    ctl_listener_close(&d->listener);
+}
+
+int main(int argc, char **argv)
+{
+    static struct daemon daemon;
+    struct daemon *d = &daemon;
+    struct arguments arguments = {0};
+
+    argp_parse(&parser, argc, argv, 0, NULL, &arguments);
+    /* Until on_signal is in place, which then finds what came meanwhile. */
+    hold_signals(SIG_BLOCK);
+    setvbuf(stderr, NULL, _IOLBF, 0);
+    signal(SIGPIPE, SIG_IGN);
+    if (!read_config(d, &arguments)) return 1;
+    ask_for_room();
+    if (!claim(d, arguments.socket)) return 1;
+    must(uv_loop_init(&d->loop) == 0);
+    int rc = start(d);
+    if (rc < 0) {
+        log_error("cannot start: %s", strerror(-rc));
+    } else {
+        log_info("rbondd %s listens at %s", RBOND_VERSION, d->listener.path);
+        uv_run(&d->loop, UV_RUN_DEFAULT);
+    }
+    stop(d);
+    return rc < 0 ? 1 : 0;
+}

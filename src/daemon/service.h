@@ -1,0 +1,21 @@
+/* What control requests mean: the table of handlers behind ctl/server, and who hears which event.
+ * A connection may own functions, be a monitor, carry a connection manager's channel. */
+#ifndef RBOND_DAEMON_SERVICE_H
+#define RBOND_DAEMON_SERVICE_H
+
+#include "ctl/server.h"
+#include "daemon/cmbroker.h"
+#include "daemon/functions.h"
+#include "daemon/registry.h"
+
+struct service {
+    struct registry *registry;
+    struct functions *functions;
+    struct cmbroker *broker; /* NULL: no connection manager */
+    struct ctl_server *server;
+};
+
+extern const struct ctl_server_ops service_ops;    /* ctx: struct service */
+extern const struct registry_ops service_listener; /* ctx: struct service */
+
+#endif
