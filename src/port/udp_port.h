@@ -13,7 +13,7 @@
 #define UDP_TRAIN_MAX 65536 /* a train never exceeds an IP datagram */
 #define UDP_MAX_TX_SOCKETS 16
 #define UDP_MAX_LOCAL 64
-#define UDP_INLINE 256 /* payloads up to here are copied next to their headers */
+#define UDP_INLINE 256
 
 struct udp_tx_socket {
     int fd;

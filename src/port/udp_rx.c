@@ -13,6 +13,7 @@
 /* What the ancillary data says of a train. */
 struct arrival {
     struct icrc_path path;
+    uint32_t begun; /* icrc_begin of it, once its udp_len is set */
     struct hca_rx rx;
     size_t segment;
     bool ipv4, looped;
@@ -93,13 +94,16 @@ static void describe(const struct udp_port *p, struct mmsghdr *m, struct arrival
 /* The identification that IPv4's ICRC covers is not to be seen here. Expected is the datagram's
  * place in its train, as GSO numbers them; otherwise the difference tells whether some other
  * explains it, such as 0 (trains that GRO put together) or a peer's counter. */
-static bool icrc_right(struct arrival *a, const uint8_t *roce, size_t len, uint16_t index)
+static bool icrc_right(struct arrival *a, uint8_t *roce, size_t len, uint16_t index)
 {
-    a->path.ip_id = index;
-    a->path.udp_len = (uint16_t)(8 + len + ROCE_ICRC_LEN);
-    uint32_t want = icrc_of(&a->path, roce, len);
+    uint16_t udp_len = (uint16_t)(8 + len + ROCE_ICRC_LEN), id;
+    if (a->path.udp_len != udp_len) {
+        a->path.udp_len = udp_len;
+        a->begun = icrc_begin(&a->path);
+    }
+    uint32_t crc = a->ipv4 ? icrc_renumber(a->begun, index) : a->begun;
+    uint32_t want = icrc_end(icrc_feed_bth(crc, roce, len));
     uint32_t got = __builtin_bswap32(get_be32(roce + len));
-    uint16_t id;
     return want == got || (a->ipv4 && icrc_explained_v4(want, got, len, &id));
 }
 
@@ -114,8 +118,7 @@ static void hand_on(struct udp_port *p, const struct arrival *a, const uint8_t *
 }
 
 /* Is the datagram good, and this function's? Then a->rx holds it. */
-static bool take(struct udp_port *p, struct arrival *a, const uint8_t *data, size_t len,
-                 uint16_t index)
+static bool take(struct udp_port *p, struct arrival *a, uint8_t *data, size_t len, uint16_t index)
 {
     p->port.stats.rx_datagrams++;
     if (len < ROCE_BTH_LEN + ROCE_ICRC_LEN) {

@@ -95,30 +95,32 @@ static uint8_t *put_trailer(uint8_t *at, const struct hca_tx *pkt, uint32_t crc)
     return at + pkt->pad + ROCE_ICRC_LEN;
 }
 
-/* Gathers the datagram into `iov` and returns how many vectors it took. path->ip_id and the
- * addresses are set. A small payload is copied: cheaper than a vector, and what a program keeps
+/* A small payload is copied behind its headers: cheaper than a vector, and what a program keeps
  * changing under a READ (flags, counters) is then sent as it was summed. */
-static size_t gather(struct iovec *iov, struct udp_tx_slot *slot, const struct hca_tx *pkt,
-                     struct icrc_path *path)
+static size_t gather_small(struct iovec *iov, struct udp_tx_slot *slot, const struct hca_tx *pkt,
+                           uint32_t crc)
 {
-    path->udp_len = (uint16_t)(8 + datagram_len(pkt));
-    uint32_t crc = icrc_begin(path, pkt->hdr);
-    memcpy(slot->head, pkt->hdr, pkt->hdr_len);
     uint8_t *end = slot->head + pkt->hdr_len;
-    if (pkt->payload_len <= UDP_INLINE) {
-        for (uint8_t i = 0; i < pkt->niov; i++) {
-            must(pkt->payload[i].iov_len <= (size_t)(slot->head + sizeof slot->head - end));
-            memcpy(end, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
-            end += pkt->payload[i].iov_len;
-        }
-        must((size_t)(end - slot->head) == pkt->hdr_len + pkt->payload_len);
-        crc = icrc_feed(crc, slot->head + ROCE_BTH_LEN, (size_t)(end - slot->head) - ROCE_BTH_LEN);
-        end = put_trailer(end, pkt, crc);
-        iov[0] = (struct iovec){slot->head, (size_t)(end - slot->head)};
-        return 1;
+    for (uint8_t i = 0; i < pkt->niov; i++) {
+        must(pkt->payload[i].iov_len <= (size_t)(slot->head + sizeof slot->head - end));
+        memcpy(end, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
+        end += pkt->payload[i].iov_len;
     }
+    must((size_t)(end - slot->head) == pkt->hdr_len + pkt->payload_len);
+    end = put_trailer(end, pkt, icrc_feed_bth(crc, slot->head, (size_t)(end - slot->head)));
+    iov[0] = (struct iovec){slot->head, (size_t)(end - slot->head)};
+    return 1;
+}
+
+/* Gathers the datagram into `iov` and returns how many vectors it took. `crc` has covered all that
+ * lies before the BTH. */
+static size_t gather(struct iovec *iov, struct udp_tx_slot *slot, const struct hca_tx *pkt,
+                     uint32_t crc)
+{
+    memcpy(slot->head, pkt->hdr, pkt->hdr_len);
+    if (pkt->payload_len <= UDP_INLINE) return gather_small(iov, slot, pkt, crc);
     iov[0] = (struct iovec){slot->head, pkt->hdr_len};
-    crc = icrc_feed(crc, pkt->hdr + ROCE_BTH_LEN, pkt->hdr_len - ROCE_BTH_LEN);
+    crc = icrc_feed_bth(crc, slot->head, pkt->hdr_len);
     size_t sum = 0;
     for (uint8_t i = 0; i < pkt->niov; i++) {
         iov[1 + i] = pkt->payload[i];
@@ -126,7 +128,7 @@ static size_t gather(struct iovec *iov, struct udp_tx_slot *slot, const struct h
         sum += pkt->payload[i].iov_len;
     }
     must(sum == pkt->payload_len);
-    end = put_trailer(slot->trailer, pkt, crc);
+    uint8_t *end = put_trailer(slot->trailer, pkt, crc);
     iov[1 + pkt->niov] = (struct iovec){slot->trailer, (size_t)(end - slot->trailer)};
     return 2 + pkt->niov;
 }
@@ -204,9 +206,17 @@ static size_t load(struct udp_port *p, size_t k, const struct udp_train *t, size
                              .sport = t->socket->sport,
                              .dport = ROCE_UDP_PORT,
                              .df = true};
+    bool ipv4 = gid_is_ipv4(&t->pkts->dst);
+    uint32_t begun = 0;
     for (uint32_t i = 0; i < t->npkts; i++) {
-        path.ip_id = (uint16_t)i;
-        msg->msg_iovlen += gather(iov + msg->msg_iovlen, &tx->slot[slot + i], &t->pkts[i], &path);
+        const struct hca_tx *pkt = &t->pkts[i];
+        uint16_t udp_len = (uint16_t)(8 + datagram_len(pkt));
+        if (udp_len != path.udp_len) { /* the first, and a shorter last */
+            path.udp_len = udp_len;
+            begun = icrc_begin(&path);
+        }
+        msg->msg_iovlen += gather(iov + msg->msg_iovlen, &tx->slot[slot + i], pkt,
+                                  ipv4 ? icrc_renumber(begun, (uint16_t)i) : begun);
     }
     return msg->msg_iovlen;
 }

@@ -13,15 +13,21 @@
 
 /* What of the IP and UDP headers the ICRC covers. `ip_id` and `df` count for IPv4 only. */
 struct icrc_path {
-    struct gid src, dst;      /* both IPv4-mapped, or neither */
-    uint16_t sport, dport;    /* host order */
+    struct gid src, dst;   /* both IPv4-mapped, or neither */
+    uint16_t sport, dport; /* host order */
     uint16_t ip_id;
     bool df;
-    uint16_t udp_len;         /* UDP header, BTH .. ICRC, bytes */
+    uint16_t udp_len; /* UDP header, BTH .. ICRC, bytes */
 };
 
-/* A running ICRC: seed with the path and BTH, feed the rest, then finish. */
-uint32_t icrc_begin(const struct icrc_path *path, const uint8_t *bth /* 12 bytes */);
+/* A running ICRC: seed with the path, feed BTH, feed the rest, then finish. */
+uint32_t icrc_begin(const struct icrc_path *path);
+/* Takes a value that icrc_begin gave for an IPv4 path with ip_id 0 to another id: the packets of a
+ * train share all else. */
+uint32_t icrc_renumber(uint32_t begun, uint16_t ip_id);
+/* Feeds the BTH and what lies behind it, `len` >= 12 bytes. The byte that the ICRC does not cover
+ * is masked in place and restored: the memory must be the caller's alone. */
+uint32_t icrc_feed_bth(uint32_t crc, uint8_t *bth, size_t len);
 uint32_t icrc_feed(uint32_t crc, const void *bytes, size_t len);
 /* The value as the four bytes in the packet read little endian. */
 uint32_t icrc_end(uint32_t crc);
