@@ -6,7 +6,7 @@
 
 static const struct column COLUMNS[] = {
     {"netdev", "NETDEV"}, {"ifindex", "INDEX"}, {"up", "UP"},         {"carrier", "CARRIER"},
-    {"mtu", "MTU"},       {"mac", "MAC"},       {"device", "DEVICE"}, {"master", "BOND"},
+    {"mtu", "MTU"},       {"mac", "MAC"},       {"device", "DEVICE"}, {"master", "MASTER"},
 };
 
 static void put_link(struct table *table, const struct ctl_link *link)

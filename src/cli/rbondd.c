@@ -28,7 +28,10 @@ static void become_daemon(const char *path, const char *socket, const char *log)
     }
     if (socket) setenv("RBOND_SOCKET", socket, 1);
     unsetenv("LD_PRELOAD");
-    execl(path, "rbondd", (char *)NULL);
+    if (log)
+        execl(path, "rbondd", (char *)NULL);
+    else
+        execl(path, "rbondd", "--log-level=warning", (char *)NULL);
     _exit(CLI_NOT_RUNNABLE);
 }
 
