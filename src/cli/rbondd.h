@@ -6,7 +6,7 @@
 
 /* Starts rbondd in the namespaces of the caller, in a session of its own, and waits until it
  * answers at `socket` (NULL: where clients look by default). Its output goes to the file `log`
- * (NULL: to our stderr). The pid, or -1 after one line on stderr. */
+ * (NULL: warnings go to our stderr). The pid, or -1 after one line on stderr. */
 pid_t rbondd_start(const char *socket, const char *log);
 
 /* SIGTERM, a while to end, then SIGKILL. Only for a child of ours. */
