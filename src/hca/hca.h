@@ -316,7 +316,8 @@ void hca_free(struct hca *hca);
 void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now);
 /* The port's payload MTU, 256 .. 4096: the ceiling of UD messages and of QPs' path MTUs. At first 4096. */
 void hca_set_mtu(struct hca *hca, uint32_t bytes);
-/* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. */
+/* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. To be
+ * called until it gives 0: that call completes the UC and UD requests of the one before. */
 size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now);
 /* When hca_expire wants to be called next; NEVER when idle. A moment already past is fine. */
 when_t hca_deadline(const struct hca *hca);
