@@ -122,7 +122,8 @@ EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *
     if (!context_is_ours(pd->context)) return REAL(ibv_create_qp, "IBVERBS_1.1")(pd, init);
 
     struct ibv_qp_init_attr_ex ex = {.comp_mask = IBV_QP_INIT_ATTR_PD, .pd = pd};
-    memcpy(&ex, init, sizeof *init); /* the one begins with the other */
+    /* The one begins with the other, up to where the shorter is padded. */
+    memcpy(&ex, init, offsetof(struct ibv_qp_init_attr_ex, comp_mask));
     struct ibv_qp *qp = create(pd->context, &ex);
     if (qp) init->cap = ex.cap;
     return qp;
