@@ -143,38 +143,49 @@ static uint32_t reads_allowed(const struct hca_qp *qp)
     return n < HCA_MAX_RD_ATOMIC ? n : HCA_MAX_RD_ATOMIC;
 }
 
+static bool may_ask(const struct hca_qp *qp)
+{
+    const struct rc_reads *reads = &qp->rc.req.reads;
+    return reads->cursor - reads->head < reads_allowed(qp);
+}
+
 /* How many responses the READ request at `next` asks for; 0: none may be asked for now. */
 static uint32_t read_piece(struct hca_qp *qp, const struct wqe *wqe)
 {
     struct rc_req *r = &qp->rc.req;
-    struct rc_reads *reads = &r->reads;
+    const struct rc_reads *reads = &r->reads;
     const struct window *w = &qp->rc.window;
+    if (!may_ask(qp)) return 0;
     uint32_t room = window_room(qp->hca, w), n, fits;
-    bool again = reads->cursor != reads->tail;
-    if (again) {
+    if (reads->cursor != reads->tail) {
         n = (uint32_t)psn_diff(reads->end[reads->cursor % HCA_MAX_RD_ATOMIC], r->next);
-        fits = room / w->packet;
+        /* A resend is cut finer only where nothing else could make room for it. */
+        bool cut = psn_diff(r->next, r->una) == 0 && reads->tail - reads->head < HCA_MAX_RD_ATOMIC;
+        fits = cut ? room / w->packet : n;
     } else {
-        uint32_t out = reads->tail - reads->head, most = reads_allowed(qp);
-        if (out >= most) return 0;
+        uint32_t most = reads_allowed(qp);
         n = wqe->npsn - r->send_pkt;
         fits = ((room + w->in_flight) >> (most >= 4 ? 2 : most >= 2 ? 1 : 0)) / w->packet;
     }
-    /* With something in flight a resend waits until it fits whole: it is not cut finer than needed.
-     */
-    if (again && w->in_flight) fits = n;
     if (!fits) fits = 1;
     if (n > fits) n = fits;
     return may_send(qp, n, rc_cost(qp, wqe->length, r->send_pkt, n)) ? n : 0;
 }
 
-/* The request at `next` that covers n PSNs has gone out. */
+/* The request at `next` that covers n PSNs has gone out. One that asks for a part of a former one
+ * leaves the rest to a request of its own. */
 static void read_sent(struct rc_req *r, uint32_t n)
 {
     struct rc_reads *reads = &r->reads;
     psn_t end = psn_add(r->next, n);
-    if (reads->cursor == reads->tail) reads->end[reads->tail++ % HCA_MAX_RD_ATOMIC] = end;
-    if (psn_diff(end, reads->end[reads->cursor % HCA_MAX_RD_ATOMIC]) >= 0) reads->cursor++;
+    if (reads->cursor == reads->tail ||
+        psn_diff(end, reads->end[reads->cursor % HCA_MAX_RD_ATOMIC]) < 0) {
+        must(reads->tail - reads->head < HCA_MAX_RD_ATOMIC);
+        for (uint32_t i = reads->tail++; i != reads->cursor; i--)
+            reads->end[i % HCA_MAX_RD_ATOMIC] = reads->end[(i - 1) % HCA_MAX_RD_ATOMIC];
+        reads->end[reads->cursor % HCA_MAX_RD_ATOMIC] = end;
+    }
+    reads->cursor++;
 }
 
 static bool emit_read(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, when_t now)
@@ -199,8 +210,7 @@ static bool emit_atomic(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, w
 {
     struct rc_req *r = &qp->rc.req;
     const struct hca_send_wr *wr = &wqe->wr;
-    bool again = r->reads.cursor != r->reads.tail;
-    if (!again && r->reads.tail - r->reads.head >= reads_allowed(qp)) return false;
+    if (!may_ask(qp)) return false;
     uint32_t cost = rc_cost(qp, wqe->length, 0, 1);
     if (!may_send(qp, 1, cost)) return false;
     struct roce_hdr h = {.psn = r->next, .ackreq = true};

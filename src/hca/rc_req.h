@@ -33,8 +33,8 @@ enum aeth_syndrome {
  * duplicates only inside of what was asked first (IBTA 9.7.5.1.2). */
 struct rc_reads {
     psn_t end[HCA_MAX_RD_ATOMIC]; /* one past the last response */
-    uint32_t head, tail;          /* [head, tail) are out; indices only grow */
-    uint32_t cursor;              /* the first that is not (re)sent whole */
+    uint32_t head, tail;          /* [head, tail) have no whole answer; indices only grow */
+    uint32_t cursor; /* [head, cursor) are out since the last rewind: at most max_rd_atomic */
 };
 
 struct rc_req {
