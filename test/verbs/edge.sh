@@ -1,0 +1,35 @@
+#!/bin/sh
+# Runs PROGRAM on rb_va under the preload, in a network namespace of its own with one veth pair and an
+# rbondd: edge.sh RBONDD LIBRBOND PROGRAM. 77 (skipped) where no namespace can be made.
+if [ -z "$EDGE_INSIDE" ]; then
+    unshare -n true 2>/dev/null && exec env EDGE_INSIDE=1 unshare -n -- "$0" "$@"
+    unshare -rn true 2>/dev/null && exec env EDGE_INSIDE=1 unshare -rn -- "$0" "$@"
+    echo "edge.sh: no right to make a network namespace"
+    exit 77
+fi
+set -e
+dir=$(mktemp -d)
+daemon=
+cleanup() {
+    [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon" || :; }
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+export RBOND_SOCKET="$dir/rbondd.sock"
+ip link set lo up
+ip link add va type veth peer name vb
+ip addr add 10.78.0.1/24 dev va
+ip addr add 10.78.1.1/24 dev vb
+ip link set va up
+ip link set vb up
+"$1" >"$dir/log" 2>&1 &
+daemon=$!
+for i in $(seq 100); do
+    [ -S "$RBOND_SOCKET" ] && break
+    sleep 0.05
+done
+# A program built with a sanitizer wants its runtime first; the build says so by EDGE_PRELOAD.
+if ! LD_PRELOAD="${EDGE_PRELOAD:+$EDGE_PRELOAD:}$2" "$3" rb_va; then
+    cat "$dir/log"
+    exit 1
+fi
