@@ -43,13 +43,14 @@ struct port_ops {
 struct port {
     const struct port_ops *ops;
     int rx_fd; /* readable when packets wait */
-    int tx_fd;
+    int tx_fd; /* writable when `tx` may go on; after a short `tx`, the socket that was full */
     struct port_stats stats;
 };
 
 /* The UDP port. Takes ownership of the descriptors (rbondd's, or port_udp_sockets' own):
  * `rx_fd` bound to [::]:4791, `tx_fds` to source ports of 0xC000 and up. `function`: packets whose
- * QPN says another function are handed on over loopback and counted. */
+ * QPN says another function are handed on over loopback and counted; their source and destination
+ * are then the loopback address. NULL when memory is short or a descriptor is not such a socket. */
 struct port *port_udp_new(uint16_t function, int rx_fd, const int *tx_fds, size_t ntx);
 
 /* Makes sockets as port_udp_new wants them, all options set (dual stack, GRO, PKTINFO, TOS, PMTU

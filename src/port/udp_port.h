@@ -13,7 +13,8 @@
 #define UDP_TRAIN_MAX 65536 /* a train never exceeds an IP datagram */
 #define UDP_MAX_TX_SOCKETS 16
 #define UDP_MAX_LOCAL 64
-#define UDP_INLINE 256
+/* BTH .. ICRC at the largest path MTU */
+#define UDP_DATAGRAM_MAX (ROCE_MAX_HDR_LEN + 4096 + 3 + ROCE_ICRC_LEN)
 
 struct udp_tx_socket {
     int fd;
@@ -33,17 +34,11 @@ struct udp_rx {
     uint8_t buf[UDP_RX_TRAINS][UDP_TRAIN_MAX];
 };
 
-/* One packet's bytes that are not user memory: headers, a small payload, and the trailer. */
-struct udp_tx_slot {
-    uint8_t head[ROCE_MAX_HDR_LEN + UDP_INLINE + 3 + ROCE_ICRC_LEN];
-    uint8_t trailer[3 + ROCE_ICRC_LEN];
-};
-
 struct udp_train {
     const struct hca_tx *pkts;
     uint32_t npkts;
     uint32_t segment; /* UDP payload of the first packet, bytes */
-    uint32_t bytes, vectors;
+    uint32_t bytes;
     bool closed; /* ended with a shorter one */
     struct udp_tx_socket *socket;
 };
@@ -58,8 +53,8 @@ struct udp_tx {
         struct cmsghdr align;
         uint8_t bytes[128];
     } control[PORT_BURST];
-    struct udp_tx_slot slot[PORT_BURST];
-    struct iovec iov[PORT_BURST * (HCA_MAX_SGE + 2)];
+    struct iovec iov[PORT_BURST];
+    uint8_t buf[PORT_BURST * UDP_DATAGRAM_MAX];
 };
 
 struct udp_port {

