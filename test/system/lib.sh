@@ -37,7 +37,7 @@ system_end() {
         done
         find "$(lab_dir)" -name '*.log' -exec tail -n 20 {} + 2>/dev/null
         for file in "$work"/*; do
-            [ -f "$file" ] && tail -n 15 "$file" | sed "s|^|  ${file##*/}: |"
+            [ -f "$file" ] && tail -n 8 "$file" | sed "s|^|  ${file##*/}: |"
         done
     fi
     [ -z "${lab_is_up-}" ] || "$rbond" lab down --name "$lab" || failures=$((failures + 1))
@@ -73,6 +73,9 @@ system_begin() {
 
 in_a() { "$rbond" lab exec --name "$lab" a "$@"; }
 in_b() { "$rbond" lab exec --name "$lab" b "$@"; }
+# For the background only: the job's pid is then the program's own.
+exec_a() { exec "$rbond" lab exec --name "$lab" a "$@"; }
+exec_b() { exec "$rbond" lab exec --name "$lab" b "$@"; }
 cable() { "$rbond" lab "$1" --name "$lab" "${@:2}" || complain "lab $*"; } # cable cut|mend HOST LINK
 
 # wait_listen HOST PORT PID: until something of host b listens on a TCP port
@@ -95,7 +98,7 @@ pair() {
         shift
     done
     shift
-    in_b timeout -k 2 "$((${PAIR_SECONDS:-60} * slow))" "${server[@]}" >"$work/$name.b" 2>&1 &
+    exec_b timeout -k 2 "$((${PAIR_SECONDS:-60} * slow))" "${server[@]}" >"$work/$name.b" 2>&1 &
     pid=$!
     if ! wait_listen b "${PAIR_PORT:-18515}" "$pid"; then
         kill "$pid" 2>/dev/null
