@@ -67,6 +67,9 @@ void oracle_posted(struct oracle *o, struct oracle_qp *q, when_t now)
         q->faults = 0;
     }
     if (uses_receive(r->op)) r->receive = q->receives_used++;
+    /* A failed READ leaves its buffer undefined. */
+    for (uint32_t i = 0; r->must_fail && r->op == HCA_WR_RDMA_READ && i < r->local.n; i++)
+        r->local.plot[i]->wild = true;
     /* A local fault may show in the middle of a message; a remote one before any byte is placed. */
     if (r->must_fail && !(r->must_fail >> HCA_WC_LOC_PROT_ERR & 1)) return;
     if (is_write(r->op)) {
@@ -207,12 +210,12 @@ static void fail_request(struct oracle *o, struct oracle_qp *q, uint32_t i,
     struct request *r = &q->request[i];
     if (status == HCA_WC_WR_FLUSH_ERR) {
         r->state = WORK_FLUSHED;
-        q->flush_seen = true;
+        q->flush_seen = q->requests_flushed = true;
         return;
     }
     r->state = WORK_FAILED;
-    if (q->failed && q->flush_seen) says_of(o, q, i, "%s after a flush", wc_status_name(status));
-    q->failed = true;
+    if (q->requests_flushed) says_of(o, q, i, "%s after a failure", wc_status_name(status));
+    q->failed = q->requests_flushed = true;
     if (status == HCA_WC_RETRY_EXC_ERR && q->type == HCA_QPT_RC) {
         judge_retry_exc(o, q, i, now);
         return;
@@ -235,7 +238,7 @@ static void request_completes(struct oracle *o, struct oracle_qp *q, uint32_t i,
         if (silent->state != WORK_POSTED) continue;
         if (q->sig_all || silent->flags & HCA_SEND_SIGNALED)
             says_of(o, q, q->head, "was signalled, yet request %u completed before it", i);
-        else if (q->flush_seen)
+        else if (q->requests_flushed)
             says_of(o, q, q->head, "was passed over by a flush in silence");
         else
             settle_request(o, q, q->head);
@@ -246,7 +249,7 @@ static void request_completes(struct oracle *o, struct oracle_qp *q, uint32_t i,
         fail_request(o, q, i, wc->status, now);
         return;
     }
-    if (q->flush_seen)
+    if (q->requests_flushed)
         says_of(o, q, i, "succeeded after an earlier one was flushed");
     else if (!q->sig_all && !(r->flags & HCA_SEND_SIGNALED))
         says_of(o, q, i, "unsignalled, has a completion");
@@ -466,7 +469,7 @@ void oracle_reconnected(struct oracle *o, struct oracle_qp *q, when_t now)
     const struct oracle_qp *peer = &o->qp[q->peer];
     q->next_arrival = peer->posted;
     q->receives_used = peer->rq->posted;
-    q->failed = q->flush_seen = q->event_seen = false;
+    q->failed = q->flush_seen = q->requests_flushed = q->event_seen = false;
     q->last_progress = now;
     q->faults = 0;
 }
@@ -549,6 +552,29 @@ static void check_receives(struct oracle *o, struct oracle_qp *q)
             oracle_says(o, "h%u qp %06x: receive %u was not flushed", q->host, q->qpn, i);
 }
 
+/* Which request a buffer belongs to, for the message. */
+static void name_owner(const struct oracle *o, const struct plot *plot, char *out, size_t room)
+{
+    snprintf(out, room, "no request's");
+    for (uint32_t k = 0; k < o->nqp; k++) {
+        const struct oracle_qp *q = &o->qp[k];
+        for (uint32_t i = 0; i < q->planned; i++) {
+            const struct request *r = &q->request[i];
+            bool mine = r->remote == plot;
+            for (uint32_t n = 0; n < r->local.n; n++) mine = mine || r->local.plot[n] == plot;
+            if (mine)
+                snprintf(out, room, "h%u qp %06x request %u's (%s, state %d)", q->host, q->qpn, i,
+                         wr_opcode_name(r->op), r->state);
+        }
+    }
+    for (uint32_t k = 0; k < o->nrq; k++)
+        for (uint32_t i = 0; i < o->rq[k]->planned; i++)
+            for (uint32_t n = 0; n < o->rq[k]->receive[i].room.n; n++)
+                if (o->rq[k]->receive[i].room.plot[n] == plot)
+                    snprintf(out, room, "queue %u receive %u's (state %d)", k, i,
+                             o->rq[k]->receive[i].state);
+}
+
 static void check_memory(struct oracle *o)
 {
     for (uint32_t g = 0; g < o->nground; g++) {
@@ -557,13 +583,17 @@ static void check_memory(struct oracle *o)
         if (!ground_guards_ok(ground, &where))
             oracle_says(o, "h%u: a byte between buffers has changed, at arena offset %zu", g,
                         where);
-        for (size_t i = 0; i < ground->nplots && oracle_content(o); i++)
-            if (!plot_as_expected(ground->plot[i]))
-                oracle_says(
-                    o,
-                    "h%u: buffer %zu (lot %u, offset %u, %u bytes) was written to when nobody "
-                    "should",
-                    g, i, ground->plot[i]->lot, ground->plot[i]->offset, ground->plot[i]->len);
+        for (size_t i = 0; i < ground->nplots && oracle_content(o); i++) {
+            const struct plot *p = ground->plot[i];
+            if (plot_as_expected(p)) continue;
+            char owner[120];
+            name_owner(o, p, owner, sizeof owner);
+            oracle_says(o,
+                        "h%u: %s buffer was written to when nobody should (lot %u, offset %u, %u "
+                        "bytes; wrong at %u)",
+                        g, owner, p->lot, p->offset, p->len,
+                        pattern_match(p->bytes, p->key, p->koff, p->len));
+        }
     }
 }
 

@@ -80,6 +80,7 @@ struct oracle_qp {
     uint32_t receives_used; /* receives of the peer that our requests posted so far use up */
     bool failed;            /* a cause for ERR is known */
     bool flush_seen;        /* a flush was seen, a cause must be known at the end */
+    bool requests_flushed;  /* flushes among its requests: none may succeed any more */
     bool gone;              /* was reset or destroyed at some time */
     bool event_seen;
     when_t last_progress, last_fault, path_bad_since, last_bad;

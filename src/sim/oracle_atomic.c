@@ -9,10 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct link_of_chain {
-    struct oracle_qp *qp;
-    uint32_t index;
+#define SEARCH_MAX 200000
+
+struct step {
+    const struct oracle_qp *qp;
+    const struct request *request;
     bool known, used;
+};
+
+struct chain {
+    struct step *step; /* by queue pair, in the order posted */
+    size_t n;
+    uint64_t end;    /* what the word holds in the end */
+    uint32_t visits; /* of the search for unseen ones; beyond SEARCH_MAX anything is believed */
 };
 
 static uint64_t after(const struct request *r, uint64_t value)
@@ -21,72 +30,95 @@ static uint64_t after(const struct request *r, uint64_t value)
     return value == r->compare_add ? r->swap : value;
 }
 
-static size_t gather(struct oracle *o, const struct word *w, struct link_of_chain *out)
+static void gather(struct oracle *o, const struct word *w, struct chain *c)
 {
-    size_t n = 0;
     for (uint32_t k = 0; k < o->nqp; k++) {
-        struct oracle_qp *q = &o->qp[k];
+        const struct oracle_qp *q = &o->qp[k];
         for (uint32_t i = 0; i < q->posted; i++) {
             const struct request *r = &q->request[i];
             if (r->word != w || r->must_fail) continue;
-            if (out) out[n] = (struct link_of_chain){q, i, r->state == WORK_DONE, false};
-            n++;
+            if (c->step) c->step[c->n] = (struct step){q, r, r->state == WORK_DONE, false};
+            c->n++;
         }
     }
-    return n;
 }
 
-/* Does any known operation that is still to be placed, or the end, start from `value`? */
-static bool leads_on(const struct link_of_chain *c, size_t n, uint64_t value, uint64_t end)
+/* Everything a queue pair executes before step i has been placed, unseen ones apart. */
+static bool elders_placed(const struct chain *c, size_t i)
 {
-    if (value == end) return true;
-    for (size_t i = 0; i < n; i++)
-        if (c[i].known && !c[i].used && c[i].qp->request[c[i].index].result == value) return true;
-    return false;
+    for (size_t k = i; k-- > 0 && c->step[k].qp == c->step[i].qp;)
+        if (c->step[k].known && !c->step[k].used) return false;
+    return true;
 }
 
-/* Takes the next step of the chain; false at its end. */
-static bool step(struct link_of_chain *c, size_t n, uint64_t *value, uint64_t end)
+/* Places the known operations that fetched `value`: compares that failed, then the one that changed
+ * it. False: none changed it. */
+static bool place_known(struct chain *c, uint64_t *value)
 {
-    struct link_of_chain *next = NULL;
-    for (size_t i = 0; i < n; i++) {
-        const struct request *r = &c[i].qp->request[c[i].index];
-        if (!c[i].known || c[i].used || r->result != *value) continue;
-        if (after(r, *value) == *value)
-            c[i].used = true; /* a compare that failed: anywhere while the value stood */
+    struct step *next = NULL;
+    for (size_t i = 0; i < c->n; i++) {
+        struct step *s = &c->step[i];
+        if (!s->known || s->used || s->request->result != *value || !elders_placed(c, i)) continue;
+        if (after(s->request, *value) == *value)
+            s->used = true;
         else if (!next)
-            next = &c[i];
-    }
-    for (size_t i = 0; i < n && !next; i++) {
-        const struct request *r = &c[i].qp->request[c[i].index];
-        if (c[i].known || c[i].used) continue;
-        uint64_t then = after(r, *value);
-        if (then != *value && leads_on(c, n, then, end)) next = &c[i];
+            next = s;
     }
     if (!next) return false;
     next->used = true;
-    *value = after(&next->qp->request[next->index], *value);
+    *value = after(next->request, *value);
     return true;
+}
+
+/* Where the known chain breaks, do unseen operations lead to where it goes on, or to the end?
+ * Leaves the value they lead to. Of one queue pair they come in order. */
+static bool bridge(struct chain *c, uint64_t *value)
+{
+    if (c->visits++ > SEARCH_MAX) return true;
+    for (size_t i = 0; i < c->n; i++) {
+        struct step *s = &c->step[i];
+        if (s->known || s->used || !elders_placed(c, i)) continue;
+        uint64_t then = after(s->request, *value);
+        if (then == *value) continue;
+        bool hit = then == c->end;
+        for (size_t k = 0; k < c->n; k++)
+            hit =
+                hit || (c->step[k].known && !c->step[k].used && c->step[k].request->result == then);
+        s->used = true;
+        uint64_t on = then;
+        if (hit || bridge(c, &on)) {
+            *value = on;
+            return true;
+        }
+        s->used = false;
+    }
+    return false;
 }
 
 void oracle_check_word(struct oracle *o, const struct word *w)
 {
-    size_t n = gather(o, w, NULL);
-    struct link_of_chain *c = calloc(n + 1, sizeof *c);
-    must(c);
-    gather(o, w, c);
-    uint64_t value = w->init, end;
-    memcpy(&end, w->plot->bytes, 8);
-    while (step(c, n, &value, end)) continue;
-    for (size_t i = 0; i < n; i++) {
-        if (!c[i].known || c[i].used) continue;
+    struct chain c = {0};
+    gather(o, w, &c);
+    c.step = calloc(c.n + 1, sizeof *c.step);
+    must(c.step);
+    c.n = 0;
+    gather(o, w, &c);
+    uint64_t value = w->init;
+    memcpy(&c.end, w->plot->bytes, 8);
+    do {
+        while (place_known(&c, &value)) continue;
+    } while (value != c.end && bridge(&c, &value) && c.visits <= SEARCH_MAX);
+    for (size_t i = 0; i < c.n && c.visits <= SEARCH_MAX; i++) {
+        if (!c.step[i].known || c.step[i].used) continue;
         oracle_says(o,
                     "h%u qp %06x request %u: its atomic fetched %016" PRIx64
                     ", which no sequence of single executions gives",
-                    c[i].qp->host, c[i].qp->qpn, c[i].index, c[i].qp->request[c[i].index].result);
+                    c.step[i].qp->host, c.step[i].qp->qpn,
+                    (unsigned)(c.step[i].request - c.step[i].qp->request),
+                    c.step[i].request->result);
     }
-    if (value != end)
-        oracle_says(o, "an atomic word holds %016" PRIx64 ", its operations make %016" PRIx64, end,
-                    value);
-    free(c);
+    if (value != c.end && c.visits <= SEARCH_MAX)
+        oracle_says(o, "an atomic word holds %016" PRIx64 ", its operations make %016" PRIx64,
+                    c.end, value);
+    free(c.step);
 }

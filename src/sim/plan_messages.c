@@ -340,6 +340,12 @@ void plan_messages(struct plan *p, struct rng *rng)
     }
     for (uint32_t i = 0; i < p->nqps; i++)
         if (rng_percent(rng, 12)) provoke(p, rng, i);
+    /* An infinite timeout is for connections whose ends both live. */
+    for (uint32_t i = 0; i < p->nqps; i++) {
+        struct plan_qp *q = &p->qp[i];
+        if (q->timeout == 0 && (is_drastic(p, i) || q->provoke || p->qp[q->peer].provoke))
+            q->timeout = 14;
+    }
     for (uint32_t i = 0; i < p->nqps; i++) draw_receives(p, rng, i);
     for (uint8_t h = 0; h < p->nhosts; h++)
         for (uint8_t pd = 0; pd < 2; pd++) draw_shared_receives(p, rng, h, pd);

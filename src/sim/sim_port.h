@@ -16,8 +16,9 @@ struct datagram {
     uint8_t bytes[];
 };
 
-#define DATAGRAM_WIRE_OVERHEAD 66 /* Ethernet with preamble and gap, IPv4, UDP: for serialisation  \
-                                   */
+#define DATAGRAM_WIRE_OVERHEAD                                                                     \
+    66 /* Ethernet with preamble and gap, IPv4, UDP: for serialisation                             \
+        */
 
 /* Gathers headers, payload, pad and ICRC. Freed with free(). */
 struct datagram *sim_port_tx(const struct hca_tx *tx, uint16_t ip_id);

@@ -456,7 +456,8 @@ static void judge(struct work *w)
     if (oracle_content(o) && w->world.packets > PACKETS_MAX)
         oracle_says(o, "still busy after %llu packets", (unsigned long long)w->world.packets);
     if (oracle_content(o) && w->world.now.ns > TIME_MAX_NS)
-        oracle_says(o, "still busy after an hour");
+        oracle_says(o, "still busy at %llu s of virtual time",
+                    (unsigned long long)(w->world.now.ns / SEC_NS));
     if (oracle_content(o)) final_poll(w);
     for (uint32_t i = 0; i < w->nactors && oracle_content(o); i++)
         if (w->actor[i].qp) oracle_state(o, w->actor[i].oracle, actor_state(&w->actor[i]));
