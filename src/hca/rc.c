@@ -118,7 +118,8 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
     size_t requests = rc_req_output(qp, out + n, max - n, now);
     n += requests;
     if (n < max) n += rc_reply_output(qp, out + n, max - n, now);
-    if (requests) {
+    /* The burst may have ended in a local fault: a failed QP waits for nothing. */
+    if (requests && (qp->state == HCA_QPS_RTS || qp->state == HCA_QPS_SQD)) {
         rc_timer_await(&qp->rc.timer, rc_req_waits(qp), now);
         keep_deadline(qp);
     }
