@@ -1,0 +1,527 @@
+/* rbondd from outside: devices, bonds and their refusals, failover, functions, its end. */
+#include "live.h"
+#include <net/if.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+static struct live live;
+static struct ctl_client *client;
+
+static const char config[] = "{ \"exclude\": [\"vx*\"], \"bonds\": [] }";
+
+static int start(void **state)
+{
+    live_start(&live, config);
+    client = live_connect(&live);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    ctl_close(client);
+    live_stop(&live);
+    return 0;
+}
+
+static void set_link(const char *name, bool up)
+{
+    struct ifreq ifr = {0};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+    strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
+    assert_int_equal(ioctl(fd, SIOCGIFFLAGS, &ifr), 0);
+    ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
+    assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &ifr), 0);
+    close(fd);
+}
+
+static void add_bond(const struct ctl_bond_conf *conf)
+{
+    char text[232];
+
+    if (call_text(client, CTL_BOND_ADD, conf, sizeof *conf, text) != 0) fail_msg("%s", text);
+}
+
+static void del_bond(const char *name)
+{
+    struct ctl_name n = {""};
+    char text[232];
+
+    snprintf(n.name, sizeof n.name, "%s", name);
+    if (call_text(client, CTL_BOND_DEL, &n, sizeof n, text) != 0) fail_msg("%s", text);
+}
+
+/* ---- devices ----------------------------------------------------------------------------- */
+
+static void test_devices(void **state)
+{
+    struct ctl_dev dev;
+
+    assert_non_null(find_device(client, "rb_va0", &dev));
+    assert_string_equal(dev.netdev, "va0");
+    assert_string_equal(dev.member[0], "va0");
+    assert_int_equal(dev.nmembers, 1);
+    assert_int_equal(dev.guid, 0x000000fffe0000a0ull);
+    assert_int_equal(dev.mtu, 1500);
+    assert_int_equal(dev.speed_mbps, 10000);
+    assert_int_equal(dev.port_state, CTL_PORT_ACTIVE);
+    assert_null(find_device(client, "rb_vx0", &dev)); /* excluded */
+    assert_null(find_device(client, "rb_lo", &dev));
+    assert_null(find_device(client, "rb_br0", &dev)); /* a bridge, not included */
+    assert_null(find_device(client, "rb_vm0", &dev)); /* a bridge's port */
+}
+
+static void test_page_and_gids(void **state)
+{
+    struct opened o;
+    struct device_state s;
+    struct ctl_event event;
+    const struct gid v4 = {{[10] = 0xff, 0xff, 10, 0, 0, 1}},
+                     v4b = {{[10] = 0xff, 0xff, 10, 0, 0, 2}};
+
+    assert_int_equal(open_device(client, "rb_va0", &o), 0);
+    /* nobody but rbondd writes the device page, nobody changes any page's size */
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, o.page_fd, 0),
+                     MAP_FAILED);
+    assert_int_equal(write(o.page_fd, "x", 1), -1);
+    assert_int_equal(ftruncate(o.page_fd, 0), -1);
+    assert_int_equal(ftruncate(o.function_fd, 0), -1);
+    assert_true(o.info.function > 0 && o.info.key_seed != 0 && o.info.rcvbuf > 0);
+    assert_int_equal(o.info.ntx, CTL_TX_SOCKETS);
+
+    sh("ip addr add 10.0.0.1/24 dev va0");
+    assert_true(await_event(client, CTL_EV_GID_CHANGE, &event));
+    page_read(o.page, &s);
+    assert_true(gid_equal(&s.gid[1], &v4)); /* 0 is the link-local one's */
+    assert_int_equal(s.gid_ifindex[1], if_nametoindex("va0"));
+    sh("ip addr add 10.0.0.2/24 dev va0");
+    assert_true(await_event(client, CTL_EV_GID_CHANGE, &event));
+    sh("ip addr del 10.0.0.1/24 dev va0 2>/dev/null; ip addr flush dev va0 to 10.0.0.1; "
+       "ip addr replace 10.0.0.2/24 dev va0");
+    for (unsigned i = 0; i < 200; i++) {
+        page_read(o.page, &s);
+        if (gid_is_zero(&s.gid[1]) && gid_equal(&s.gid[2], &v4b)) break;
+        usleep(10000);
+    }
+    assert_true(gid_is_zero(&s.gid[1]) && gid_equal(&s.gid[2], &v4b));
+    sh("ip addr flush dev va0 to 10.0.0.0/24");
+    close_opened(&o);
+}
+
+/* ---- bonds ------------------------------------------------------------------------------- */
+
+static void refused(const struct ctl_bond_conf *conf, int status, const char *words)
+{
+    char text[232];
+
+    assert_int_equal(call_text(client, CTL_BOND_ADD, conf, sizeof *conf, text), status);
+    if (!strstr(text, words)) fail_msg("\"%s\" does not say \"%s\"", text, words);
+    assert_null(strchr(text, '\n'));
+}
+
+static void test_refusals(void **state)
+{
+    struct ctl_bond_conf good = bond_conf("bond0", "va0", "va1"), c;
+    struct ctl_name none = {"bond9"};
+    char text[232];
+
+    add_bond(&good);
+    refused(&good, -EEXIST, "rb_bond0 exists already");
+    c = bond_conf("bond1", "va0", NULL);
+    refused(&c, -EBUSY, "va0 is already in bond bond0");
+    c = bond_conf("bond1", "va2", NULL);
+    refused(&c, -EBUSY, "the addresses of lo belong to bond bond0");
+    snprintf(c.netdev, sizeof c.netdev, "nil0");
+    refused(&c, -ENODEV, "no such interface: nil0");
+    c = bond_conf("bond1", "nil1", NULL);
+    refused(&c, -ENODEV, "no such interface: nil1");
+    c = bond_conf("bond1", "va2", "va2");
+    refused(&c, -EINVAL, "va2 is given twice");
+    c = bond_conf("bond1", NULL, NULL);
+    refused(&c, -EINVAL, "needs at least one member");
+    c = bond_conf("bond1", "lo", NULL);
+    refused(&c, -EBUSY, "already in bond"); /* bond0 has its addresses */
+    c = bond_conf("bond1", "vm0", NULL);
+    refused(&c, -EBUSY, "vm0 belongs to br0");
+    c = bond_conf("bond1", "va2", NULL);
+    c.mode = 0;
+    refused(&c, -EOPNOTSUPP, "balance-rr is not supported");
+    c.mode = 77;
+    refused(&c, -EINVAL, "unknown bond mode 77");
+    c = bond_conf("bond 1", "va2", NULL);
+    refused(&c, -EINVAL, "bad name");
+    c = bond_conf("", "va2", NULL);
+    refused(&c, -EINVAL, "bad name");
+    c = bond_conf("bond1", "va2", NULL);
+    c.min_links = 2;
+    refused(&c, -EINVAL, "min_links 2");
+    c.min_links = 0;
+    snprintf(c.primary, sizeof c.primary, "va1");
+    refused(&c, -EINVAL, "primary va1 is no member");
+    c = bond_conf("va2", "va2", NULL);
+    refused(&c, -EEXIST, "rb_va2 exists already");
+    assert_int_equal(call_text(client, CTL_BOND_DEL, &none, sizeof none, text), -ENOENT);
+    assert_string_equal(text, "no such bond: bond9");
+    del_bond("bond0");
+    c = bond_conf("bond1", "lo", NULL);
+    refused(&c, -EINVAL, "lo is not an Ethernet port");
+}
+
+static void test_enslave_and_release(void **state)
+{
+    struct ctl_bond_conf conf = bond_conf("bond0", "va0", "va1");
+    struct ctl_event event;
+    struct ctl_dev dev;
+    struct opened o;
+    struct device_state s;
+
+    assert_int_equal(open_device(client, "rb_va0", &o), 0);
+    add_bond(&conf);
+    assert_true(await_event(client, CTL_EV_DEVICE_DEL, &event));
+    assert_string_equal(event.device, "rb_va0");
+    page_read(o.page, &s);
+    assert_int_equal(s.port_state, CTL_PORT_DOWN);
+    assert_int_equal(s.steering.active[0], STEER_NO_MEMBER);
+    assert_null(find_device(client, "rb_va0", &dev));
+    assert_null(find_device(client, "rb_va1", &dev));
+    assert_non_null(find_device(client, "rb_bond0", &dev));
+    assert_int_equal(dev.is_bond, 1);
+    assert_int_equal(dev.nmembers, 2);
+    assert_string_equal(dev.netdev, "lo");
+    assert_int_equal(dev.speed_mbps, 10000); /* the active one's */
+    uint64_t guid = dev.guid;
+
+    struct ctl_bond_conf set = {.name = "bond0", .mask = CTL_BOND_MODE | CTL_BOND_MIN_LINKS};
+    char text[232];
+    set.mode = CTL_MODE_BALANCE_XOR;
+    set.min_links = 2;
+    assert_int_equal(call_text(client, CTL_BOND_SET, &set, sizeof set, text), 0);
+    assert_non_null(find_device(client, "rb_bond0", &dev));
+    assert_int_equal(dev.speed_mbps, 20000);
+    assert_int_equal(dev.guid, guid);
+    set.mask = CTL_BOND_MIN_LINKS;
+    set.min_links = 3;
+    assert_int_equal(call_text(client, CTL_BOND_SET, &set, sizeof set, text), -EINVAL);
+
+    del_bond("bond0");
+    assert_non_null(find_device(client, "rb_va0", &dev));
+    assert_non_null(find_device(client, "rb_va1", &dev));
+    assert_null(find_device(client, "rb_bond0", &dev));
+    close_opened(&o); /* its function outlived its device */
+}
+
+/* A cut of the active member: how long from the cut to the page? */
+static void test_failover(void **state)
+{
+    enum { CUTS = 20 };
+    struct ctl_bond_conf conf = bond_conf("bond0", "va0", "va1");
+    static const char *const peer[2] = {"vb0", "vb1"};
+    struct ctl_event event;
+    struct device_state s;
+    struct opened o;
+    uint64_t took[CUTS], all = 0, worst = 0;
+
+    add_bond(&conf);
+    assert_int_equal(open_device(client, "rb_bond0", &o), 0);
+    for (unsigned i = 0; i < CUTS; i++) {
+        page_read(o.page, &s);
+        uint8_t was = s.steering.active[0];
+        assert_true(was < 2);
+        uint64_t cut = now_ns();
+        set_link(peer[was], false);
+        do page_read(o.page, &s);
+        while (s.steering.active[0] == was && now_ns() - cut < 3 * SEC_NS);
+        took[i] = now_ns() - cut;
+        assert_int_equal(s.steering.active[0], 1 - was);
+        assert_int_equal(s.port_state, CTL_PORT_ACTIVE);
+        assert_in_range(s.steering.changed.ns, cut, cut + took[i]);
+        assert_true(await_event(client, CTL_EV_FAILOVER, &event));
+        assert_string_equal(event.old, was ? "va1" : "va0");
+        assert_string_equal(event.member, was ? "va0" : "va1");
+        set_link(peer[was], true);
+        assert_true(await_event(client, CTL_EV_LINK_UP, &event));
+        all += took[i];
+        if (took[i] > worst) worst = took[i];
+    }
+    print_message("cut to page: mean %llu us, worst %llu us\n",
+                  (unsigned long long)(all / CUTS / 1000), (unsigned long long)(worst / 1000));
+    assert_true(all / CUTS < 20 * MS_NS);
+
+    /* both: the port goes, and comes back with the first */
+    set_link("vb0", false);
+    set_link("vb1", false);
+    assert_true(await_event(client, CTL_EV_PORT_ERR, &event));
+    set_link("vb1", true);
+    assert_true(await_event(client, CTL_EV_PORT_ACTIVE, &event));
+    set_link("vb0", true);
+    close_opened(&o);
+    del_bond("bond0");
+}
+
+/* A member that is deleted and made again is found again. */
+static void test_member_vanishes(void **state)
+{
+    struct ctl_bond_conf conf = bond_conf("bond0", "va0", "vt0");
+    struct ctl_event event;
+    struct opened o;
+    struct device_state s;
+
+    sh("ip link add vt0 type veth peer name vt1; ip link set vt0 up; ip link set vt1 up");
+    add_bond(&conf);
+    assert_int_equal(open_device(client, "rb_bond0", &o), 0);
+    page_read(o.page, &s);
+    assert_int_equal(s.member_ifindex[1], if_nametoindex("vt0"));
+    sh("ip link del vt0");
+    assert_true(await_event(client, CTL_EV_LINK_DOWN, &event));
+    usleep(50000);
+    page_read(o.page, &s);
+    assert_int_equal(s.member_ifindex[1], 0);
+    sh("ip link add vt0 type veth peer name vt1; ip link set vt0 up; ip link set vt1 up");
+    assert_true(await_event(client, CTL_EV_LINK_UP, &event));
+    usleep(50000);
+    page_read(o.page, &s);
+    assert_int_equal(s.member_ifindex[1], if_nametoindex("vt0"));
+    close_opened(&o);
+    del_bond("bond0");
+    sh("ip link del vt0");
+}
+
+/* ---- functions --------------------------------------------------------------------------- */
+
+static unsigned functions_now(void)
+{
+    struct ctl_reply r;
+
+    assert_int_equal(ctl_call(client, CTL_FUNCTION_LIST, NULL, 0, sizeof(struct ctl_function), &r),
+                     0);
+    unsigned n = (unsigned)r.count;
+    ctl_reply_free(&r);
+    return n;
+}
+
+static void await_functions(unsigned want)
+{
+    for (unsigned i = 0; i < 500 && functions_now() != want; i++) usleep(10000);
+    assert_int_equal(functions_now(), want);
+}
+
+static void test_killed_client(void **state)
+{
+    struct opened o;
+    struct ctl_event event;
+    char text[232];
+
+    assert_int_equal(call_text(client, CTL_MONITOR, NULL, 0, text), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct ctl_client *c = live_connect(&live);
+        if (open_device(c, "rb_va0", &o) != 0 || open_device(c, "rb_va1", &o) != 0) _exit(1);
+        raise(SIGKILL);
+    }
+    assert_int_equal(exit_code(pid), -SIGKILL);
+    assert_true(await_event(client, CTL_EV_FUNCTION_ADD, &event));
+    assert_true(await_event(client, CTL_EV_FUNCTION_DEL, &event));
+    await_functions(0);
+}
+
+/* A datagram to every function's QP numbers arrives at its socket and no other. */
+static void test_steering(void **state)
+{
+    enum { N = 300 };
+    static struct opened o[N];
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(4791)};
+    struct ctl_client *owner = live_connect(&live);
+    uint8_t bth[16], got[64];
+
+    for (unsigned i = 0; i < N; i++) {
+        int rc = open_device(owner, i & 1 ? "rb_va0" : "rb_va1", &o[i]);
+        if (rc != 0) fail_msg("function %u: %s", i, strerror(-rc));
+    }
+    assert_int_equal(functions_now(), N);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < N; i++) {
+            uint32_t qpn = o[i].info.function << HCA_INDEX_BITS | (i * 37 % HCA_MAX_QP);
+            memset(bth, 0, sizeof bth);
+            bth[5] = (uint8_t)(qpn >> 16);
+            bth[6] = (uint8_t)(qpn >> 8);
+            bth[7] = (uint8_t)qpn;
+            assert_int_equal(sendto(fd, bth, sizeof bth, 0, (struct sockaddr *)&to, sizeof to), 16);
+        }
+        for (unsigned i = 0; i < N; i++) {
+            assert_int_equal(recv(o[i].rx_fd, got, sizeof got, MSG_DONTWAIT), 16);
+            assert_int_equal((got[5] << 16 | got[6] << 8 | got[7]) >> HCA_INDEX_BITS,
+                             o[i].info.function);
+            assert_int_equal(recv(o[i].rx_fd, got, sizeof got, MSG_DONTWAIT), -1);
+        }
+    }
+    close(fd);
+    ctl_close(owner);
+    for (unsigned i = 0; i < N; i++) close_opened(&o[i]);
+    await_functions(0);
+}
+
+static void test_too_many(void **state)
+{
+    struct ctl_client *owner = live_connect(&live);
+    struct ctl_name name = {"rb_va0"};
+    struct ctl_reply r;
+    unsigned n = 0;
+    int rc = 0;
+
+    while (n < 1100) {
+        rc = ctl_call(owner, CTL_OPEN, &name, sizeof name, sizeof(struct ctl_opened), &r);
+        if (rc != 0) break;
+        n++;
+        ctl_reply_free(&r);
+    }
+    assert_int_equal(n, 1023);
+    assert_int_equal(rc, -EUSERS);
+    assert_non_null(strstr(r.error, "too many functions"));
+    ctl_reply_free(&r);
+    ctl_close(owner);
+    await_functions(0);
+    struct opened o;
+    assert_int_equal(open_device(client, "rb_va0", &o), 0);
+    close_opened(&o);
+}
+
+/* A program writes nonsense into its page: only records that hold together are shown. */
+static void test_distrust(void **state)
+{
+    struct opened o;
+    struct ctl_reply r;
+
+    assert_int_equal(open_device(client, "rb_va0", &o), 0);
+    struct function_page *page =
+        mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, o.function_fd, 0);
+    assert_ptr_not_equal(page, MAP_FAILED);
+    uint32_t base = o.info.function << HCA_INDEX_BITS;
+    memset(&page->qp[100], 0xee, 50 * sizeof page->qp[0]);
+    page->qp[7] = (struct hca_qp_view){.qpn = base | 7, .type = HCA_QPT_RC, .state = HCA_QPS_RTS};
+    page->qp[8] = (struct hca_qp_view){.qpn = base | 9, .type = HCA_QPT_RC};
+    page->qp[9] = (struct hca_qp_view){.qpn = base | 9, .type = 1};
+    page->qp[10] = (struct hca_qp_view){.qpn = base | 10, .type = HCA_QPT_UD, .home = 8};
+    page->qp[HCA_MAX_QP - 1] =
+        (struct hca_qp_view){.qpn = base | (HCA_MAX_QP - 1), .type = HCA_QPT_UD, .home = 0xff};
+    atomic_store(&page->counters[0], 12345);
+    assert_int_equal(ctl_call(client, CTL_QP_LIST, NULL, 0, sizeof(struct ctl_qp), &r), 0);
+    assert_int_equal(r.count, 2);
+    struct ctl_qp *qp = r.records;
+    assert_int_equal(qp[0].qpn, base | 7);
+    assert_string_equal(qp[0].device, "rb_va0");
+    assert_string_equal(qp[0].home_name, "va0");
+    assert_int_equal(qp[1].qpn, base | (HCA_MAX_QP - 1));
+    assert_string_equal(qp[1].home_name, "");
+    ctl_reply_free(&r);
+
+    for (unsigned round = 0; round < 2; round++) {
+        uint64_t sent = 0;
+        assert_int_equal(ctl_call(client, CTL_STAT, NULL, 0, sizeof(struct ctl_stat), &r), 0);
+        for (size_t i = 0; i < r.count; i++) {
+            const struct ctl_stat *s = (struct ctl_stat *)r.records + i;
+            if (strcmp(s->device, "rb_va0") == 0 && !s->member[0] &&
+                strcmp(s->name, "tx_packets") == 0)
+                sent = s->value;
+        }
+        ctl_reply_free(&r);
+        assert_int_equal(sent, 12345); /* the second time: its program has gone, its counts not */
+        ctl_close(client);
+        client = live_connect(&live);
+        await_functions(0);
+    }
+    munmap(page, sizeof *page);
+    close_opened(&o);
+}
+
+/* ---- who may, and the end ---------------------------------------------------------------- */
+
+static void test_other_user(void **state)
+{
+    struct ctl_bond_conf conf = bond_conf("bond0", "va0", "va1");
+
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct ctl_client *c;
+        struct opened o;
+        char text[232];
+        if (setgid(54321) != 0 || setuid(54321) != 0) _exit(77);
+        if (ctl_connect(&c, live.path) != 0) _exit(1);
+        if (open_device(c, "rb_va0", &o) != 0) _exit(2); /* anybody may */
+        _exit(call_text(c, CTL_BOND_ADD, &conf, sizeof conf, text) == -EPERM ? 0 : 3);
+    }
+    int code = exit_code(pid);
+    if (code == 77) skip(); /* a user namespace of one user */
+    assert_int_equal(code, 0);
+}
+
+static void test_second_refused(void **state)
+{
+    struct ctl_dev dev;
+
+    assert_int_equal(exit_code(live_spawn(&live)), 1);
+    assert_non_null(find_device(client, "rb_va0", &dev)); /* and the first does not mind */
+}
+
+/* Killed: files stay behind; the next one starts all the same. */
+static void test_killed_daemon(void **state)
+{
+    struct ctl_event event;
+
+    kill(live.pid, SIGKILL);
+    assert_int_equal(exit_code(live.pid), -SIGKILL);
+    assert_int_equal(ctl_next_event(client, &event, true), -ECONNRESET);
+    assert_int_equal(access(live.path, F_OK), 0);
+    live.pid = live_spawn(&live);
+    ctl_close(client);
+    client = live_connect(&live);
+}
+
+static void test_bad_config(void **state)
+{
+    struct live bad = live;
+    FILE *f;
+
+    snprintf(bad.config, sizeof bad.config, "%s/bad", live.dir);
+    snprintf(bad.path, sizeof bad.path, "%s/other", live.dir);
+    f = fopen(bad.config, "w");
+    fputs("{ \"bonds\": [ { \"nmae\": \"x\" } ] }", f);
+    fclose(f);
+    assert_int_equal(exit_code(live_spawn(&bad)), 1);
+    unlink(bad.config);
+    assert_int_equal(exit_code(live_spawn(&bad)), 1); /* no such file */
+    assert_int_equal(access(bad.path, F_OK), -1);
+}
+
+#define LIVE(f) cmocka_unit_test_setup_teardown(f, start, stop)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        LIVE(test_devices),       LIVE(test_page_and_gids),
+        LIVE(test_refusals),      LIVE(test_enslave_and_release),
+        LIVE(test_failover),      LIVE(test_member_vanishes),
+        LIVE(test_killed_client), LIVE(test_steering),
+        LIVE(test_too_many),      LIVE(test_distrust),
+        LIVE(test_other_user),    LIVE(test_second_refused),
+        LIVE(test_killed_daemon), LIVE(test_bad_config),
+    };
+    struct rlimit lim;
+
+    if (!netns_enter()) {
+        perror("unshare");
+        return 77;
+    }
+    getrlimit(RLIMIT_NOFILE, &lim);
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
+    sh("ip link set lo up; ip link add br0 type bridge;"
+       "ip link add va0 address 02:00:00:00:00:a0 type veth peer name vb0;"
+       "ip link add va1 type veth peer name vb1; ip link add va2 type veth peer name vb2;"
+       "ip link add vx0 type veth peer name vm0; ip link set vm0 master br0;"
+       "for i in br0 va0 vb0 va1 vb1 va2 vb2 vx0 vm0; do ip link set $i up; done");
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
