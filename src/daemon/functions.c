@@ -245,10 +245,12 @@ static bool read_at(const struct function *fn, void *to, size_t len, size_t offs
 
 void function_read_counts(const struct function *fn, struct function_counts *out)
 {
+    struct function_counts copy;
+
     memset(out, 0, sizeof *out);
-    if (!read_at(fn, out->counter, sizeof out->counter, offsetof(struct function_page, counters)) ||
-        !read_at(fn, out->member, sizeof out->member, offsetof(struct function_page, member)))
-        memset(out, 0, sizeof *out);
+    if (read_at(fn, copy.counter, sizeof copy.counter, offsetof(struct function_page, counters)) &&
+        read_at(fn, copy.member, sizeof copy.member, offsetof(struct function_page, member)))
+        *out = copy;
 }
 
 static bool view_ok(const struct function *fn, const struct hca_qp_view *v, unsigned slot)
