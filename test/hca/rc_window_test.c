@@ -1,0 +1,197 @@
+/* The byte window: where it starts, how it grows and is cut; the cap over all QPs and its fairness;
+ * many QPs into one small receive buffer. */
+#include "hca/window.h"
+#include "rc_wire.h"
+
+static struct wire w;
+
+#define RTT_NS (2 * WIRE_DELAY_NS)
+
+static uint32_t cost(const struct seen *p)
+{
+    return p->opcode == ROCE_READ_REQUEST ? 0 : p->len + WINDOW_PACKET_OVERHEAD;
+}
+
+/* Bytes with overhead that side 0 sent at this moment. */
+static uint64_t sent_at(when_t at)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < w.nlog; i++)
+        if (w.log[i].from == 0 && w.log[i].at.ns == at.ns) sum += cost(&w.log[i]);
+    return sum;
+}
+
+/* Each round trip carries what the window holds: it doubles, up to max_window. */
+static void slow_start(void **state)
+{
+    wire_open(&w, &(struct wire_conf){
+                      .timeout = 14, .retry_cnt = 7, .start_window = 16384, .max_window = 100000});
+    when_t t = w.now;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 2 << 20, 0);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    uint64_t most = 16384;
+    assert_in_range(sent_at(t), most - 1536, most);
+    for (int i = 0; i < 5; i++) {
+        t = when_add(t, RTT_NS);
+        most = most * 2 < 100000 ? most * 2 : 100000;
+        assert_in_range(sent_at(t), most / 2, most);
+    }
+    assert_in_range(sent_at(t), 90000, 100000);
+    wire_close(&w);
+}
+
+/* A window that never held anything back does not grow. */
+static void unused_stays(void **state)
+{
+    wire_open(&w, &(struct wire_conf){
+                      .timeout = 14, .retry_cnt = 7, .start_window = 16384, .max_window = 100000});
+    for (uint32_t i = 0; i < 1000; i++) {
+        wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, i, 0, 0, 1000, 0);
+        wire_run_for(&w, RTT_NS);
+        wire_expect(w.scq[0], i, HCA_WC_SUCCESS);
+    }
+    when_t t = w.now;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 200000, 0);
+    wire_run(&w, NEVER);
+    assert_true(sent_at(t) <= 16384);
+    wire_close(&w);
+}
+
+static enum fate lose_listed(struct wire *wire, const struct seen *p)
+{
+    if (p->from || !wire->budget || (p->psn.v != 20 && p->psn.v != 25)) return PASS;
+    wire->budget--;
+    return DROP;
+}
+
+/* Two losses in one window halve it once. */
+static void cut_once(void **state)
+{
+    wire_open(&w, &(struct wire_conf){
+                      .timeout = 14, .retry_cnt = 7, .start_window = 65536, .max_window = 65536});
+    w.script = lose_listed;
+    w.budget = 2;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 1 << 20, 0);
+    when_t t = w.now;
+    wire_run_for(&w, 2 * RTT_NS + RTT_NS / 2);
+    assert_in_range(sent_at(when_add(t, RTT_NS)), 30000, 32768); /* resent at the NAK */
+    assert_int_equal(hca_counters(w.hca[0])->packet_seq_err, 1);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    wire_close(&w);
+}
+
+/* However small it is told to be, one packet always goes. */
+static void one_packet(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.timeout = 14,
+                                      .retry_cnt = 7,
+                                      .path_mtu = 5,
+                                      .start_window = 1,
+                                      .max_window = 1,
+                                      .inflight_cap = 1,
+                                      .nqp = 2});
+    for (uint32_t q = 0; q < 2; q++) {
+        wire_post(&w, 0, q, HCA_WR_RDMA_WRITE, 1, 0, 0, 100000, 0);
+        wire_post(&w, 0, q, HCA_WR_RDMA_READ, 2, 0, 0, 100000, 0);
+    }
+    wire_run(&w, NEVER);
+    for (int i = 0; i < 4; i++) assert_int_equal(wire_wc(w.scq[0]).status, HCA_WC_SUCCESS);
+    assert_int_equal(hca_counters(w.hca[0])->tx_retransmits, 0);
+    wire_close(&w);
+}
+
+/* 64 QPs under a cap that holds fewer packets than there are QPs: never more in flight, all advance
+ * alike, and none waits for ever. */
+static void cap_and_fairness(void **state)
+{
+    enum { QPS = 64, LEN = 100 * 1024, CAP = 40 * (1024 + 512) };
+    wire_open(&w,
+              &(struct wire_conf){.timeout = 14, .retry_cnt = 7, .nqp = QPS, .inflight_cap = CAP});
+    for (uint32_t q = 0; q < QPS; q++) wire_post(&w, 0, q, HCA_WR_RDMA_WRITE, q, 0, 0, LEN, 0);
+    wire_run(&w, NEVER);
+    uint32_t sent[QPS] = {0}, least = 0;
+    uint64_t in_flight = 0;
+    for (uint32_t i = 0, j = 0; i < w.nlog; i++) {
+        const struct seen *p = &w.log[i];
+        if (p->from) continue;
+        for (; w.log[j].at.ns + RTT_NS <= p->at.ns; j++)
+            if (!w.log[j].from) in_flight -= cost(&w.log[j]);
+        in_flight += cost(p);
+        assert_true(in_flight <= CAP);
+        for (uint32_t q = 0; q < QPS; q++)
+            if (hca_qp_num(w.qp[1][q]) == p->dqpn) assert_true(++sent[q] <= least + 8);
+        least = sent[0];
+        for (uint32_t q = 1; q < QPS; q++) least = sent[q] < least ? sent[q] : least;
+    }
+    for (uint32_t q = 0; q < QPS; q++) assert_int_equal(wire_wc(w.scq[0]).status, HCA_WC_SUCCESS);
+    assert_int_equal(least, LEN / 1024);
+    assert_int_equal(hca_counters(w.hca[0])->tx_retransmits, 0);
+    wire_close(&w);
+}
+
+/* A QP that dies with bytes out gives them back. */
+static void failed_gives_back(void **state)
+{
+    wire_open(&w,
+              &(struct wire_conf){.timeout = 14, .retry_cnt = 7, .nqp = 2, .inflight_cap = 65536});
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 0, 0, 0, 1 << 20, 0);
+    wire_run_for(&w, WIRE_DELAY_NS);
+    struct hca_qp_attr a = {.state = HCA_QPS_ERR};
+    assert_int_equal(hca_qp_modify(w.hca[0], w.qp[0][0], &a, HCA_QP_STATE, w.now), 0);
+    wire_expect(w.scq[0], 0, HCA_WC_WR_FLUSH_ERR);
+    when_t t = w.now;
+    wire_post(&w, 0, 1, HCA_WR_RDMA_WRITE, 1, 0, 0, 1 << 20, 0);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    assert_true(sent_at(t) > 60000);
+    wire_close(&w);
+}
+
+/* Side 1 has a socket buffer of 200 KB that its program drains at 1 byte/ns. */
+static enum fate small_buffer(struct wire *wire, const struct seen *p)
+{
+    static uint64_t held;
+    static when_t drained;
+    if (p->from) return PASS;
+    uint64_t gone = when_since(p->at, drained);
+    held = held > gone ? held - gone : 0;
+    drained = p->at;
+    if (held + cost(p) > 200 * 1024) {
+        wire->budget++;
+        return DROP;
+    }
+    held += cost(p);
+    return PASS;
+}
+
+static void small_receive_buffer(void **state)
+{
+    enum { QPS = 64 };
+    wire_open(&w, &(struct wire_conf){.timeout = 14, .retry_cnt = 7, .nqp = QPS, .path_mtu = 5});
+    w.script = small_buffer;
+    when_t start = w.now;
+    for (uint32_t q = 0; q < QPS; q++) wire_post(&w, 0, q, HCA_WR_RDMA_WRITE, q, 0, 0, 1 << 20, 0);
+    wire_run(&w, when_add(w.now, 3 * SEC_NS));
+    for (uint32_t q = 0; q < QPS; q++) assert_int_equal(wire_wc(w.scq[0]).status, HCA_WC_SUCCESS);
+    print_message("64 MiB into 200 KB: %lu packets lost, %lu resent\n", (unsigned long)w.budget,
+                  (unsigned long)hca_counters(w.hca[0])->tx_retransmits);
+    assert_int_equal(hca_counters(w.hca[0])->local_ack_timeout_err, 0);
+    assert_true(when_since(w.now, start) <= 3 * SEC_NS);
+    wire_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(slow_start),
+        cmocka_unit_test(unused_stays),
+        cmocka_unit_test(cut_once),
+        cmocka_unit_test(one_packet),
+        cmocka_unit_test(cap_and_fairness),
+        cmocka_unit_test(failed_gives_back),
+        cmocka_unit_test(small_receive_buffer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
