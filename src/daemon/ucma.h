@@ -1,0 +1,182 @@
+/* Inside the broker: ids of the RDMA connection manager as programs see them.
+ *
+ *   cmbroker.c   channels, devices, the pump between cm/, gsi.c and the ids
+ *   ucma_cmd.c   commands by number: their lengths, create, destroy, migrate, options
+ *   ucma_addr.c  binding, port numbers, address and route resolution
+ *   ucma_conn.c  connect, listen, accept, reject, disconnect; what cm/ reports
+ *   ucma_query.c QUERY, QUERY_ROUTE, INIT_QP_ATTR
+ *   ucma_event.c the queue of events and its tokens */
+#ifndef RBOND_DAEMON_UCMA_H
+#define RBOND_DAEMON_UCMA_H
+
+#include "base/list.h"
+#include "cm/cm.h"
+#include "daemon/cmbroker.h"
+#include "daemon/gsi.h"
+#include "watch/route.h"
+#include <netinet/in.h>
+#include <rdma/rdma_user_cm.h>
+
+#define UCMA_MAX_IDS 65536 /* librdmacm's own index of them has 16 bits */
+#define UCMA_MAX_CHANNELS 4096
+#define UCMA_MAX_BACKLOG 1024
+
+/* A Linux RoCE path lives 4.096 us * 2^16; the ACK timeout is one more (kernel: cma_resolve_iboe).
+ */
+#define UCMA_PACKET_LIFETIME 16
+/* 0.64 ms. The kernel leaves 0 here, which is 655 ms. */
+#define UCMA_MIN_RNR_TIMER 12
+
+/* Events as the ABI numbers them: librdmacm's enum rdma_cm_event_type, whose header cannot stand beside
+ * the kernel's. */
+enum ucma_event_type {
+    UCMA_EV_ADDR_RESOLVED = 0,
+    UCMA_EV_ROUTE_RESOLVED = 2,
+    UCMA_EV_CONNECT_REQUEST = 4,
+    UCMA_EV_CONNECT_RESPONSE = 5,
+    UCMA_EV_UNREACHABLE = 7,
+    UCMA_EV_REJECTED = 8,
+    UCMA_EV_ESTABLISHED = 9,
+    UCMA_EV_DISCONNECTED = 10,
+    UCMA_EV_DEVICE_REMOVAL = 11,
+    UCMA_EV_TIMEWAIT_EXIT = 15,
+};
+
+#define UCMA_UDP_QKEY 0x01234567u /* RDMA_UDP_QKEY */
+
+enum ucma_state {
+    UCMA_IDLE,
+    UCMA_BOUND,
+    UCMA_ADDR_RESOLVED,
+    UCMA_ROUTE_RESOLVED,
+    UCMA_LISTENING,
+    UCMA_CONNECTING, /* from CONNECT or a request until it is over */
+    UCMA_DISCONNECTED,
+};
+
+struct ucma_id {
+    struct cmbroker *broker;
+    struct cmbroker_channel *channel;
+    struct list all; /* channel->ids */
+    uint32_t handle; /* its index in broker->ids */
+    uint64_t uid;
+    enum ucma_state state;
+    uint16_t ps;
+    uint8_t qp_type; /* enum ibv_qp_type */
+    uint32_t events_reported;
+
+    struct sockaddr_in6 src, dst; /* AF_INET6 or, in the same room, struct sockaddr_in */
+    struct list port;             /* broker->ports while it holds src's port */
+
+    uint64_t guid; /* 0: no device yet */
+    struct cm_route route;
+    uint8_t sgid_index;
+    uint8_t path_mtu;
+
+    uint8_t tos, ack_timeout;
+    bool reuseaddr, afonly;
+    bool removed; /* the program knows that the device has gone */
+    uint32_t qkey;
+
+    struct cm_id *cm;
+    struct cm_listener *listener;
+};
+
+struct ucma_event {
+    struct list all;
+    struct ucma_id *id;      /* whose events_reported counts it */
+    struct ucma_id *request; /* CONNECT_REQUEST: the new id */
+    struct rdma_ucm_event_resp resp;
+};
+
+struct cmbroker_channel {
+    struct cmbroker *broker;
+    struct list all;
+    uint32_t number;
+    pid_t pid;
+    int token_in, token_out; /* where tokens are put, and whence they can be taken back */
+    uint32_t tokens, nevents;
+    struct list events, ids;
+};
+
+struct cmbroker {
+    struct cmbroker_conf conf;
+    struct cm *cm;
+    struct gsi *gsi;
+    struct route *routes;
+    uv_timer_t timer;
+    struct list channels, ports;
+    uint32_t nchannels, next_channel, next_handle, next_port;
+    struct ucma_id **ids; /* UCMA_MAX_IDS */
+    uint64_t random;
+    bool pumping;
+};
+
+/* ---- cmbroker.c ----------------------------------------------------------------------------- */
+
+when_t broker_now(void);
+uint64_t broker_random(struct cmbroker *broker);
+/* Lets cm/ speak: events to ids, MADs to the network, the timer set. Every entry point ends so. */
+void broker_pump(struct cmbroker *broker);
+/* The device with this GID; on net device `ifindex` unless 0. *index: its place in the table. */
+bool broker_device_by_gid(struct cmbroker *broker, const struct gid *gid, uint32_t ifindex,
+                          struct cmbroker_device *out, uint8_t *index);
+bool broker_device_by_guid(struct cmbroker *broker, uint64_t guid, struct cmbroker_device *out);
+/* The path MTU (enum ibv_mtu) that packets of a net device of this MTU carry. */
+uint8_t broker_path_mtu(uint32_t mtu);
+
+/* ---- ids: ucma_cmd.c ------------------------------------------------------------------------- */
+
+struct ucma_id *ucma_id_new(struct cmbroker_channel *channel); /* NULL: table full */
+/* Undoes all of it: connection, listener, port, events, requests not yet fetched. */
+void ucma_id_free(struct ucma_id *id);
+/* The reply's length or a negative errno. */
+ssize_t ucma_command(struct cmbroker_channel *channel, const void *bytes, size_t len, void *reply,
+                     size_t cap);
+
+/* ---- ucma_event.c ---------------------------------------------------------------------------- */
+
+/* An event to fill in; it is in the queue already. Never NULL. */
+struct ucma_event *ucma_report(struct ucma_id *id, enum ucma_event_type type, int status);
+/* Takes the first out of the queue; NULL: none waits. */
+struct ucma_event *ucma_take_event(struct cmbroker_channel *channel);
+/* Moves the id's events to another channel's queue. */
+void ucma_move_events(struct ucma_id *id, struct cmbroker_channel *to);
+/* Drops the id's events, and with them requests nobody has fetched. */
+void ucma_drop_events(struct ucma_id *id);
+
+/* ---- commands: `id` is found and the channel's own; 0, the reply's length, or a negative errno
+ * ---- */
+
+int ucma_bind(struct ucma_id *id, const struct sockaddr *addr, size_t len);
+int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src_len,
+                      const struct sockaddr *dst, size_t dst_len);
+int ucma_resolve_route(struct ucma_id *id);
+void ucma_release_port(struct ucma_id *id);
+
+int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param);
+int ucma_listen(struct ucma_id *id, uint32_t backlog);
+/* `param` NULL: the active side is ready. */
+int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param);
+int ucma_reject(struct ucma_id *id, uint8_t reason, const void *data, size_t len);
+int ucma_disconnect(struct ucma_id *id);
+int ucma_notify(struct ucma_id *id, uint32_t event);
+/* What cm/ says of an id or a listener. */
+void ucma_cm_event(const struct cm_event *event);
+
+ssize_t ucma_query_route(struct ucma_id *id, void *reply);
+ssize_t ucma_query(struct ucma_id *id, uint32_t option, void *reply);
+ssize_t ucma_init_qp_attr(struct ucma_id *id, uint32_t qp_state, void *reply);
+
+/* ---- addresses: ucma_addr.c -------------------------------------------------------------------
+ */
+
+size_t ucma_addr_len(const struct sockaddr_in6 *addr);
+struct gid ucma_addr_gid(const struct sockaddr_in6 *addr);
+uint16_t ucma_addr_port(const struct sockaddr_in6 *addr);
+void ucma_addr_set(struct sockaddr_in6 *addr, const struct gid *gid, uint16_t port);
+
+/* As ib_uverbs wants it: the id's peer by the id's own GID. */
+struct ib_uverbs_ah_attr ucma_ah_attr(const struct ucma_id *id, uint8_t hop_limit);
+
+#endif

@@ -1,0 +1,84 @@
+/* Events wait in their channel's queue, and for each one a byte, its token, on the channel's
+ * socket, which is what the program's descriptor shows to poll. The program takes a token, then
+ * asks; so for an event that is dropped the token must be taken back, and where the program was
+ * quicker its question finds nothing (-EAGAIN) and it waits for the next token. The socket may be
+ * full: then tokens are owed, and put when some have been taken. */
+#include "daemon/ucma.h"
+
+#include "base/must.h"
+#include <stdlib.h>
+#include <sys/socket.h>
+
+static void balance_tokens(struct cmbroker_channel *ch)
+{
+    char token = 0;
+    while (ch->tokens < ch->nevents &&
+           send(ch->token_in, &token, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+        ch->tokens++;
+    while (ch->tokens > ch->nevents && recv(ch->token_out, &token, 1, MSG_DONTWAIT) == 1)
+        ch->tokens--;
+}
+
+static void enqueue(struct cmbroker_channel *ch, struct ucma_event *e)
+{
+    list_add_tail(&ch->events, &e->all);
+    ch->nevents++;
+    balance_tokens(ch);
+}
+
+static void dequeue(struct cmbroker_channel *ch, struct ucma_event *e)
+{
+    list_del(&e->all);
+    ch->nevents--;
+}
+
+struct ucma_event *ucma_report(struct ucma_id *id, enum ucma_event_type type, int status)
+{
+    struct ucma_event *e = calloc(1, sizeof *e);
+    must(e);
+    e->id = id;
+    e->resp.uid = id->uid;
+    e->resp.id = id->handle;
+    e->resp.event = type;
+    e->resp.status = (uint32_t)status;
+    enqueue(id->channel, e);
+    return e;
+}
+
+struct ucma_event *ucma_take_event(struct cmbroker_channel *ch)
+{
+    struct ucma_event *e = NULL;
+    if (ch->tokens > 0) ch->tokens--; /* the program has one in its hand */
+    if (!list_empty(&ch->events)) {
+        e = container_of(ch->events.next, struct ucma_event, all);
+        dequeue(ch, e);
+    }
+    balance_tokens(ch);
+    return e;
+}
+
+void ucma_move_events(struct ucma_id *id, struct cmbroker_channel *to)
+{
+    struct cmbroker_channel *from = id->channel;
+    list_for_each_safe (pos, tmp, &from->events) {
+        struct ucma_event *e = container_of(pos, struct ucma_event, all);
+        if (e->id != id) continue;
+        dequeue(from, e);
+        enqueue(to, e);
+    }
+    balance_tokens(from);
+}
+
+void ucma_drop_events(struct ucma_id *id)
+{
+    struct cmbroker_channel *ch = id->channel;
+    list_for_each_safe (pos, tmp, &ch->events) {
+        struct ucma_event *e = container_of(pos, struct ucma_event, all);
+        if (e->id != id) continue;
+        dequeue(ch, e);
+        /* A request has no events of its own yet: its uid is not set. */
+        if (e->request) ucma_id_free(e->request);
+        free(e);
+    }
+    balance_tokens(ch);
+}
