@@ -277,12 +277,31 @@ static int exec_in(struct cli *cli, int argc, char **argv)
     return rc;
 }
 
-static int plug(int argc, char **argv, bool up_again)
+/* In JSON the moment of the cut is told, on the clock of rbond's events and gaps. */
+static int put_plugged(const struct cli *cli, const struct lab *lab, enum lab_host host,
+                       uint32_t link, uint64_t at_ns)
+{
+    static const struct column COLUMNS[] = {
+        {"lab", NULL}, {"host", NULL}, {"link", NULL}, {"at_ns", NULL}};
+    struct table *table;
+
+    if (!cli->json) return CLI_OK;
+    table = table_new(cli, COLUMNS, sizeof COLUMNS / sizeof *COLUMNS);
+    table_row(table);
+    table_text(table, "lab", lab->name);
+    table_text(table, "host", LAB_HOST_NAMES[host]);
+    table_number(table, "link", link);
+    table_number(table, "at_ns", at_ns);
+    return table_print(table);
+}
+
+static int plug(const struct cli *cli, int argc, char **argv, bool up_again)
 {
     const char *verb = up_again ? "mend" : "cut";
     bool both = true;
     enum lab_host host = LAB_A;
     uint32_t link;
+    uint64_t at_ns;
     struct lab lab;
     int rc = find_lab(&lab, &argc, argv, argc);
 
@@ -298,20 +317,13 @@ static int plug(int argc, char **argv, bool up_again)
     if (!words_number(argv[1], LAB_MAX_LINKS, &link) || link >= lab.links)
         return misused("lab '%s' has no link '%s': 0 to %u are there", lab.name, argv[1],
                        lab.links - 1);
-    return lab_plug(&lab, host, link, both, up_again) ? CLI_OK : CLI_FAILED;
+    if (!lab_plug(&lab, host, link, both, up_again, &at_ns)) return CLI_FAILED;
+    return put_plugged(cli, &lab, host, link, at_ns);
 }
 
-static int cut(struct cli *cli, int argc, char **argv)
-{
-    (void)cli;
-    return plug(argc, argv, false);
-}
+static int cut(struct cli *cli, int argc, char **argv) { return plug(cli, argc, argv, false); }
 
-static int mend(struct cli *cli, int argc, char **argv)
-{
-    (void)cli;
-    return plug(argc, argv, true);
-}
+static int mend(struct cli *cli, int argc, char **argv) { return plug(cli, argc, argv, true); }
 
 /* ---- status, down ---- */
 

@@ -62,9 +62,11 @@ void lab_release(const struct lab *lab);
 /* ---- lab_net.c ---- */
 
 bool lab_build(const struct lab *lab);
-/* Pulls or plugs the cable of a link at `host`, seen by that host alone, or by both. Call it in a
- * process that may stay in the wire's namespace. */
-bool lab_plug(const struct lab *lab, enum lab_host host, uint32_t link, bool both, bool up);
+/* Pulls or plugs the cable of a link at `host`, seen by that host alone, or by both; *at_ns is the
+ * moment just before (CLOCK_MONOTONIC). Call it in a process that may stay in the wire's namespace.
+ */
+bool lab_plug(const struct lab *lab, enum lab_host host, uint32_t link, bool both, bool up,
+              uint64_t *at_ns);
 /* Whether the port of a link has carrier. Call it in the host's namespace. */
 bool lab_carrier(enum lab_host host, uint32_t link);
 

@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define WIRE_INDEX 1001 /* of pa0; two for each link */
@@ -147,14 +148,18 @@ static bool set_up(const char *name, bool up)
     return interface_flags(SIOCSIFFLAGS, name, &ifr);
 }
 
-bool lab_plug(const struct lab *lab, enum lab_host host, uint32_t link, bool both, bool up)
+bool lab_plug(const struct lab *lab, enum lab_host host, uint32_t link, bool both, bool up,
+              uint64_t *at_ns)
 {
+    struct timespec now;
     char name[IFNAMSIZ];
 
     if (!lab_enter(lab, LAB_WIRE)) {
         failed("cannot enter the lab '%s': %s", lab->name, strerror(errno));
         return false;
     }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *at_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
     for (int h = LAB_A; h <= LAB_B; h++) {
         if (!both && h != (int)host) continue;
         snprintf(name, sizeof name, "p%s%u", LAB_HOST_NAMES[h], link);

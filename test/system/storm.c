@@ -1,5 +1,5 @@
 /* Random and malformed RoCE v2 datagrams to UDP 4791 of a host:
- *   storm [-v] FROM TO COUNT SEED
+ *   storm [-v] FROM TO COUNT SEED [QPN...]
  * FROM and TO are IPv4 addresses, FROM one of ours. Half of the datagrams are noise of any length;
  * the others have headers of a random opcode, any of the 256, for queue pair numbers that are
  * likely to be in use. Without -v their ICRC is wrong, so that none may have an effect; with -v it
@@ -18,6 +18,7 @@
 #define BATCH 64
 #define MAX_BYTES 1200
 #define MAX_NOISE 300
+#define MAX_TARGETS 64
 
 static uint64_t state;
 
@@ -36,10 +37,13 @@ static void noise(uint8_t *bytes, size_t len)
     for (size_t i = 0; i < len; i++) bytes[i] = (uint8_t)draw();
 }
 
-/* Function 0 to 15, index 0 to 31, which is where small programs have their queue pairs. */
+static uint32_t targets[MAX_TARGETS] = {1};
+static size_t ntargets = 1;
+
 static void aim(uint8_t *roce)
 {
-    uint32_t qpn = (uint32_t)(draw() % 16 << 14 | draw() % 32), psn = (uint32_t)draw() % 4096;
+    uint32_t qpn = draw() % 8 ? targets[draw() % ntargets] : (uint32_t)draw();
+    uint32_t psn = (uint32_t)draw();
 
     roce[0] = (uint8_t)draw();
     roce[1] = (uint8_t)(draw() & (draw() % 4 ? 0xb0 : 0xff)); /* mostly TVer 0 */
@@ -123,12 +127,14 @@ int main(int argc, char **argv)
     int discover = IP_PMTUDISC_DO, fd = socket(AF_INET, SOCK_DGRAM, 0);
 
     argv += valid;
-    if (argc - valid != 5 || inet_pton(AF_INET, argv[1], &from.sin_addr) != 1 ||
+    if (argc - valid < 5 || argc - valid > 5 + MAX_TARGETS - 1 ||
+        inet_pton(AF_INET, argv[1], &from.sin_addr) != 1 ||
         inet_pton(AF_INET, argv[2], &to.sin_addr) != 1) {
-        fprintf(stderr, "usage: storm [-v] FROM TO COUNT SEED\n");
+        fprintf(stderr, "usage: storm [-v] FROM TO COUNT SEED [QPN...]\n");
         return 2;
     }
     state = strtoull(argv[4], NULL, 0);
+    for (int i = 5; argv[i]; i++) targets[ntargets++] = (uint32_t)strtoul(argv[i], NULL, 0);
     /* Don't-fragment on an unconnected socket: identification 0, which the ICRC covers. */
     if (fd < 0 || setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover) ||
         bind(fd, (struct sockaddr *)&from, sizeof from) ||
