@@ -29,9 +29,12 @@ void publish_qp_gone(struct function *f, qpn_t qpn)
 
 static void publish_counters(struct function *f)
 {
-    uint64_t words[sizeof(struct hca_counters) / 8];
+    struct hca_counters counters = *hca_counters(f->hca);
+    uint64_t words[sizeof counters / 8];
 
-    memcpy(words, hca_counters(f->hca), sizeof words);
+    /* The adapter never sees what the port refuses. */
+    counters.rx_bad_header += f->port->stats.rx_icrc_errors + f->port->stats.rx_short;
+    memcpy(words, &counters, sizeof words);
     for (size_t i = 0; i < sizeof words / 8; i++)
         atomic_store_explicit(&f->out->counters[i], words[i], memory_order_relaxed);
     for (uint8_t m = 0; m < STEER_MAX_MEMBERS; m++)
