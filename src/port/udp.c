@@ -23,6 +23,7 @@ static void udp_close(struct port *port)
     struct udp_port *p = (struct udp_port *)port;
     close(p->port.rx_fd);
     for (size_t i = 0; i < p->tx.nsockets; i++) close(p->tx.socket[i].fd);
+    udp_ways_close(&p->tx);
     free(p);
 }
 
@@ -34,7 +35,7 @@ static const struct port_ops udp_ops = {
     .close = udp_close,
 };
 
-static uint16_t source_port(int fd)
+uint16_t udp_source_port(int fd)
 {
     struct sockaddr_in6 self = {0};
     socklen_t len = sizeof self;
@@ -48,7 +49,8 @@ struct port *port_udp_new(uint16_t function, int rx_fd, const int *tx_fds, size_
     struct udp_port *p = calloc(1, sizeof *p);
     if (!p) return NULL;
     for (size_t i = 0; i < ntx; i++) {
-        p->tx.socket[i] = (struct udp_tx_socket){.fd = tx_fds[i], .sport = source_port(tx_fds[i])};
+        p->tx.socket[i] =
+            (struct udp_tx_socket){.fd = tx_fds[i], .sport = udp_source_port(tx_fds[i])};
         if (p->tx.socket[i].sport == 0) {
             free(p);
             return NULL;

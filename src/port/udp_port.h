@@ -1,6 +1,6 @@
 /* Inside the UDP port: what udp.c (the object), udp_rx.c (trains in) and udp_tx.c (trains out)
- * share. A *train* is what one GSO send or GRO receive carries: datagrams of one 4-tuple, all of
- * one size but the last, which may be shorter. */
+ * share, and udp_way.c (sockets bound to a member). A *train* is what one GSO send or GRO receive
+ * carries: datagrams of one 4-tuple, all of one size but the last, which may be shorter. */
 #ifndef RBOND_PORT_UDP_PORT_H
 #define RBOND_PORT_UDP_PORT_H
 
@@ -13,6 +13,8 @@
 #define UDP_TRAIN_MAX 65536 /* a train never exceeds an IP datagram */
 #define UDP_MAX_TX_SOCKETS 16
 #define UDP_MAX_LOCAL 64
+#define UDP_MAX_WAYS STEER_MAX_MEMBERS
+#define UDP_WAY_SOCKETS 4
 /* BTH .. ICRC at the largest path MTU */
 #define UDP_DATAGRAM_MAX (ROCE_MAX_HDR_LEN + 4096 + 3 + ROCE_ICRC_LEN)
 
@@ -34,6 +36,13 @@ struct udp_rx {
     uint8_t buf[UDP_RX_TRAINS][UDP_TRAIN_MAX];
 };
 
+/* See udp_way.c. */
+struct udp_way {
+    uint32_t ifindex;
+    size_t nsockets; /* 0: not open */
+    struct udp_tx_socket socket[UDP_WAY_SOCKETS];
+};
+
 struct udp_train {
     const struct hca_tx *pkts;
     uint32_t npkts;
@@ -46,6 +55,8 @@ struct udp_train {
 struct udp_tx {
     struct udp_tx_socket socket[UDP_MAX_TX_SOCKETS];
     size_t nsockets;
+    struct udp_way way[UDP_MAX_WAYS];
+    size_t next_way; /* to be reused next */
     struct udp_train train[PORT_BURST];
     struct mmsghdr msg[PORT_BURST];
     struct sockaddr_in6 to[PORT_BURST];
@@ -70,6 +81,13 @@ struct udp_port {
 
 int udp_rx(struct port *port, void (*sink)(void *ctx, const struct hca_rx *rx), void *ctx);
 size_t udp_tx(struct port *port, const struct hca_tx *pkts, size_t n);
+
+/* The local port that the socket is bound to; 0: none. */
+uint16_t udp_source_port(int fd);
+
+/* The open way of a net device; NULL: the kernel refuses one. Reuses the oldest. */
+struct udp_way *udp_way(struct udp_tx *tx, uint32_t ifindex);
+void udp_ways_close(struct udp_tx *tx);
 
 /* Points the receive vectors at their buffers, once. */
 void udp_rx_init(struct udp_rx *rx);

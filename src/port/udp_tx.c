@@ -33,13 +33,38 @@ static uint32_t datagram_len(const struct hca_tx *pkt)
     return pkt->hdr_len + pkt->payload_len + pkt->pad + ROCE_ICRC_LEN;
 }
 
+static bool is_link_local(const struct gid *gid)
+{
+    return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
+}
+
+static bool is_local(const struct udp_port *p, const struct gid *dst)
+{
+    for (size_t i = 0; i < p->nlocal; i++)
+        if (gid_equal(&p->local[i], dst)) return true;
+    return false;
+}
+
+/* The net device to leave by; 0: the kernel knows best, since the destination is this host. */
+static uint32_t egress(const struct udp_port *p, const struct hca_tx *pkt)
+{
+    if (!is_link_local(&pkt->dst) && is_local(p, &pkt->dst)) return 0;
+    return p->member[pkt->member].ifindex;
+}
+
 /* An own source port per peer and function keeps GRO at the receiver from merging two functions'
  * packets; one per member keeps members from waiting for each other. */
-static struct udp_tx_socket *socket_for(struct udp_tx *tx, const struct hca_tx *pkt)
+static struct udp_tx_socket *socket_for(struct udp_port *p, const struct hca_tx *pkt)
 {
+    struct udp_tx *tx = &p->tx;
     uint64_t hash = get_be64(pkt->dst.raw + 8) ^ get_be64(pkt->dst.raw);
-    hash = (hash ^ (uint64_t)(pkt->dqpn >> HCA_INDEX_BITS) << 40) * 0x9e3779b97f4a7c15ull;
-    return &tx->socket[((hash >> 32) + pkt->member) % tx->nsockets];
+    hash = (hash ^ (uint64_t)(pkt->dqpn >> HCA_INDEX_BITS) << 40) * 0x9e3779b97f4a7c15ull >> 32;
+    uint32_t ifindex = egress(p, pkt);
+    if (ifindex && !gid_is_ipv4(&pkt->dst)) {
+        struct udp_way *way = udp_way(tx, ifindex);
+        if (way) return &way->socket[hash % way->nsockets];
+    }
+    return &tx->socket[(hash + pkt->member) % tx->nsockets];
 }
 
 static bool same_way(const struct hca_tx *a, const struct hca_tx *b)
@@ -77,7 +102,7 @@ static size_t make_trains(struct udp_port *p, const struct hca_tx *pkts, size_t 
                                                   .npkts = 1,
                                                   .segment = len,
                                                   .bytes = len,
-                                                  .socket = socket_for(tx, &pkts[i])};
+                                                  .socket = socket_for(p, &pkts[i])};
     }
     return ntrains;
 }
@@ -104,18 +129,6 @@ static size_t write_out(uint8_t *at, const struct hca_tx *pkt, uint32_t crc)
 
 /* ---- addresses and ancillary data ------------------------------------------------------- */
 
-static bool is_link_local(const struct gid *gid)
-{
-    return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
-}
-
-static bool is_local(const struct udp_port *p, const struct gid *dst)
-{
-    for (size_t i = 0; i < p->nlocal; i++)
-        if (gid_equal(&p->local[i], dst)) return true;
-    return false;
-}
-
 static void add_control(struct msghdr *msg, size_t room, int level, int type, const void *data,
                         size_t len)
 {
@@ -134,8 +147,7 @@ static void address(struct udp_port *p, struct msghdr *msg, struct sockaddr_in6 
     const struct hca_tx *pkt = t->pkts;
     const size_t room = sizeof p->tx.control[0].bytes;
     bool ipv4 = gid_is_ipv4(&pkt->dst);
-    uint32_t ifindex = p->member[pkt->member].ifindex;
-    if (!is_link_local(&pkt->dst) && is_local(p, &pkt->dst)) ifindex = 0;
+    uint32_t ifindex = egress(p, pkt);
 
     *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(ROCE_UDP_PORT)};
     memcpy(&to->sin6_addr, pkt->dst.raw, 16);
