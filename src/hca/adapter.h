@@ -46,6 +46,7 @@ struct hca {
 
     uint64_t inflight;      /* window.c: bytes unacknowledged, all QPs */
     struct list starved;    /* window.c: QPs that wait for inflight_cap */
+    uint64_t inflight_reserved; /* window.c: room kept for QPs that were woken for it */
     uint32_t inflight_users, inflight_share; /* window.c: QPs with a part in it, the part of each */
 
     uint32_t qpt_cursor;

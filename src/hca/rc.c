@@ -112,10 +112,14 @@ void rc_cnp(struct hca_qp *qp, when_t now)
 
 size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
-    if (qp->member == STEER_NO_MEMBER) return 0;
+    if (qp->member == STEER_NO_MEMBER) {
+        window_turn_over(qp->hca, &qp->rc.window);
+        return 0;
+    }
     /* Half of a burst for each role while both have packets: neither starves the other. */
     size_t n = rc_reply_output(qp, out, max > 1 ? max / 2 : max, now);
     size_t requests = rc_req_output(qp, out + n, max - n, now);
+    if (n + requests < max) window_turn_over(qp->hca, &qp->rc.window);
     n += requests;
     if (n < max) n += rc_reply_output(qp, out + n, max - n, now);
     /* The burst may have ended in a local fault: a failed QP waits for nothing. */

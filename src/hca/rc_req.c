@@ -12,6 +12,8 @@
 #include "hca/qp.h"
 #include "wire/opcode.h"
 
+enum { BTH_ACKREQ_BYTE = 8, BTH_ACKREQ_BIT = 0x80 }; /* IBTA 9.2 */
+
 /* ---- sizes ------------------------------------------------------------------------------- */
 
 static uint32_t mtu_shift(const struct hca_qp *qp) { return (uint32_t)__builtin_ctz(qp->mtu); }
@@ -96,6 +98,13 @@ static bool wants_ack(struct hca_qp *qp, bool last, uint32_t cost)
         return false;
     r->unasked = 0;
     return true;
+}
+
+static void ask_with_last(struct rc_req *r, struct hca_tx *last)
+{
+    if (!r->unasked) return;
+    last->hdr[BTH_ACKREQ_BYTE] |= BTH_ACKREQ_BIT;
+    r->unasked = 0;
 }
 
 static void time_it(struct hca_qp *qp, when_t now)
@@ -201,6 +210,7 @@ static bool emit_read(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, whe
     tx->payload_len = 0;
     qp_emit(qp, tx, &h);
     time_it(qp, now);
+    r->unasked = 0;
     read_sent(r, n);
     step(qp, wqe, n, rc_cost(qp, wqe->length, r->send_pkt, n));
     return true;
@@ -228,6 +238,7 @@ static bool emit_atomic(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, w
     tx->payload_len = 0;
     qp_emit(qp, tx, &h);
     time_it(qp, now);
+    r->unasked = 0;
     read_sent(r, 1);
     step(qp, wqe, 1, cost);
     return true;
@@ -313,6 +324,7 @@ size_t rc_req_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t n
         if (!sent) break;
         n++;
     }
+    if (n) ask_with_last(r, &out[n - 1]);
     return n;
 }
 

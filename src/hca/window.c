@@ -35,10 +35,12 @@ static uint64_t cap(const struct hca *hca)
 
 static bool waits(const struct window *w) { return !list_empty(&w->starved); }
 
-/* A QP takes part while it has bytes out or waits for room; `before` says whether it did. */
+/* A QP takes part while it has bytes out or wants room. */
+static bool is_user(const struct window *w) { return w->in_flight || waits(w) || w->woken; }
+
 static void count_user(struct hca *hca, const struct window *w, bool before)
 {
-    bool after = w->in_flight || waits(w);
+    bool after = is_user(w);
     if (before == after) return;
     if (after)
         hca->inflight_users++;
@@ -48,21 +50,35 @@ static void count_user(struct hca *hca, const struct window *w, bool before)
     hca->inflight_share = (uint32_t)(users > 1 ? cap(hca) / users : cap(hca));
 }
 
-/* The QPs that have waited longest get their turn: as many as have room for one packet. */
+/* Is there room for `cost` more bytes, what is kept for others aside? An idle adapter always has.
+ */
+static bool has_room(const struct hca *hca, const struct window *w, uint32_t cost)
+{
+    uint64_t kept = hca->inflight_reserved - (w->woken ? w->packet : 0);
+    uint64_t used = hca->inflight + kept;
+    return used == 0 || used + cost <= cap(hca);
+}
+
+/* The QPs that have waited longest get their turn: as many as have room for a packet each, which is
+ * kept for them meanwhile. */
 static void wake(struct hca *hca)
 {
-    uint64_t room = cap(hca) > hca->inflight ? cap(hca) - hca->inflight : 0;
-    if (!hca->inflight && !room) room = 1;
     while (!list_empty(&hca->starved)) {
         struct hca_qp *qp = container_of(hca->starved.next, struct hca_qp, rc.window.starved);
         struct window *w = &qp->rc.window;
-        if (hca->inflight && room < w->packet) return;
+        if (!has_room(hca, w, w->packet)) return;
         list_del(&w->starved);
-        count_user(hca, w, true);
+        w->woken = true;
+        hca->inflight_reserved += w->packet;
         agenda_ready(qp);
-        room = room > w->packet ? room - w->packet : 0;
-        if (!room) return;
     }
+}
+
+static void end_reservation(struct hca *hca, struct window *w)
+{
+    if (!w->woken) return;
+    w->woken = false;
+    hca->inflight_reserved -= w->packet;
 }
 
 static void give_back(struct hca *hca, struct window *w, uint32_t cost)
@@ -86,11 +102,21 @@ void window_start(struct hca *hca, struct window *w, uint32_t mtu)
 
 void window_stop(struct hca *hca, struct window *w)
 {
-    if (waits(w)) {
-        list_del(&w->starved);
-        count_user(hca, w, true);
-    }
-    give_back(hca, w, w->in_flight);
+    bool before = is_user(w);
+    if (waits(w)) list_del(&w->starved);
+    end_reservation(hca, w);
+    hca->inflight -= w->in_flight;
+    w->in_flight = 0;
+    count_user(hca, w, before);
+    if (!list_empty(&hca->starved)) wake(hca);
+}
+
+void window_turn_over(struct hca *hca, struct window *w)
+{
+    if (!w->woken) return;
+    end_reservation(hca, w);
+    count_user(hca, w, true);
+    if (!list_empty(&hca->starved)) wake(hca);
 }
 
 uint32_t window_room(const struct hca *hca, const struct window *w)
@@ -107,9 +133,10 @@ bool window_admit(struct hca *hca, struct window *w, uint32_t cost)
         w->limited = !w->probing;
         return false;
     }
-    if (hca->inflight && hca->inflight + cost > cap(hca)) {
-        bool before = w->in_flight || waits(w);
+    if (!has_room(hca, w, cost)) {
+        bool before = is_user(w);
         if (!waits(w)) list_add_tail(&hca->starved, &w->starved);
+        end_reservation(hca, w);
         count_user(hca, w, before);
         return false;
     }
@@ -118,13 +145,14 @@ bool window_admit(struct hca *hca, struct window *w, uint32_t cost)
 
 bool window_is_last(const struct hca *hca, const struct window *w, uint32_t cost)
 {
-    return window_room(hca, w) < cost + w->packet || hca->inflight + cost + w->packet > cap(hca);
+    return window_room(hca, w) < cost + w->packet || !has_room(hca, w, cost + w->packet);
 }
 
 void window_sent(struct hca *hca, struct window *w, uint32_t cost)
 {
-    bool before = w->in_flight || waits(w);
+    bool before = is_user(w);
     if (waits(w)) list_del(&w->starved);
+    end_reservation(hca, w);
     w->in_flight += cost;
     hca->inflight += cost;
     count_user(hca, w, before);

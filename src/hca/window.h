@@ -21,6 +21,7 @@ struct window {
     uint32_t packet; /* one full packet with its overhead: the least window */
     bool limited;    /* it has held something back: only then does it grow */
     bool probing;    /* one packet at a time until something is acknowledged */
+    bool woken;      /* room is kept for one packet of it until its turn is over */
     bool recovering; /* cut for a loss below `recover`: not cut again before */
     psn_t recover;
     struct list starved; /* in hca->starved: waits for the others' bytes */
@@ -37,6 +38,8 @@ bool window_admit(struct hca *hca, struct window *w, uint32_t cost);
 bool window_is_last(const struct hca *hca, const struct window *w, uint32_t cost);
 void window_sent(struct hca *hca, struct window *w, uint32_t cost);
 void window_acked(struct hca *hca, struct window *w, uint32_t cost);
+/* The QP had its turn and has no more to send: what was kept for it goes to the next. */
+void window_turn_over(struct hca *hca, struct window *w);
 /* All in flight counts as lost, or will be sent again. */
 void window_rewound(struct hca *hca, struct window *w);
 /* Losses and their signs. `una` and `top` as in rc_req.h. */

@@ -102,8 +102,8 @@ static void one_packet(void **state)
     wire_close(&w);
 }
 
-/* 64 QPs under a cap that holds fewer packets than there are QPs: never more in flight, all advance
- * alike, and none waits for ever. */
+/* 64 QPs under a cap that holds fewer packets than there are QPs: never more in flight, none
+ * advances at more than twice another's rate, and none waits for ever. */
 static void cap_and_fairness(void **state)
 {
     enum { QPS = 64, LEN = 100 * 1024, CAP = 40 * (1024 + 512) };
@@ -121,7 +121,7 @@ static void cap_and_fairness(void **state)
         in_flight += cost(p);
         assert_true(in_flight <= CAP);
         for (uint32_t q = 0; q < QPS; q++)
-            if (hca_qp_num(w.qp[1][q]) == p->dqpn) assert_true(++sent[q] <= least + 8);
+            if (hca_qp_num(w.qp[1][q]) == p->dqpn) assert_true(++sent[q] <= 2 * least + 20);
         least = sent[0];
         for (uint32_t q = 1; q < QPS; q++) least = sent[q] < least ? sent[q] : least;
     }
