@@ -5,6 +5,7 @@
 #include "daemon/conf.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
+#include "daemon/urgency.h"
 #include "port/port.h"
 #include "watch/watch.h"
 #include <argp.h>
@@ -75,6 +76,7 @@ struct daemon {
     struct functions functions;
     struct registry registry;
     struct service service;
+    struct urgency urgency;
 };
 
 static bool read_config(struct daemon *d, const struct arguments *a)
@@ -93,17 +95,14 @@ static bool read_config(struct daemon *d, const struct arguments *a)
     return true;
 }
 
-/* Every function takes descriptors, and what can be done against a late wake-up is done: both are
- * better with rights and do without. */
+/* Every function takes descriptors. */
 static void ask_for_room(void)
 {
     struct rlimit lim;
 
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0) {
-        lim.rlim_cur = lim.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &lim);
-    }
-    if (setpriority(PRIO_PROCESS, 0, -10) != 0) log_debug("no right to a higher priority");
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0) return;
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
 }
 
 static bool claim(struct daemon *d, const char *socket)
@@ -216,6 +215,7 @@ static int start(struct daemon *d)
     uv_poll_init(&d->loop, &d->news, watch_fd(d->watch));
     d->news.data = d;
     uv_poll_start(&d->news, UV_READABLE, on_news);
+    urgency_start(&d->urgency, &d->loop);
     uv_signal_init(&d->loop, &d->sigterm);
     uv_signal_init(&d->loop, &d->sigint);
     d->sigterm.data = d->sigint.data = d;

@@ -458,6 +458,26 @@ static void test_other_user(void **state)
     assert_int_equal(code, 0);
 }
 
+static bool realtime(void)
+{
+    return (sched_getscheduler(live.pid) & ~SCHED_RESET_ON_FORK) == SCHED_RR;
+}
+
+/* Clients that keep the daemon busy do not do so at its priority. */
+static void test_urgency(void **state)
+{
+    struct ctl_reply r;
+
+    if (!realtime()) skip(); /* no right to it here */
+    for (uint64_t end = now_ns() + 5 * SEC_NS; realtime() && now_ns() < end;) {
+        assert_int_equal(ctl_call(client, CTL_STAT, NULL, 0, sizeof(struct ctl_stat), &r), 0);
+        ctl_reply_free(&r);
+    }
+    assert_false(realtime());
+    for (unsigned i = 0; i < 200 && !realtime(); i++) usleep(10000);
+    assert_true(realtime());
+}
+
 static void test_second_refused(void **state)
 {
     struct ctl_dev dev;
@@ -501,13 +521,14 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_devices),       LIVE(test_page_and_gids),
-        LIVE(test_refusals),      LIVE(test_enslave_and_release),
-        LIVE(test_failover),      LIVE(test_member_vanishes),
-        LIVE(test_killed_client), LIVE(test_steering),
-        LIVE(test_too_many),      LIVE(test_distrust),
-        LIVE(test_other_user),    LIVE(test_second_refused),
-        LIVE(test_killed_daemon), LIVE(test_bad_config),
+        LIVE(test_devices),        LIVE(test_page_and_gids),
+        LIVE(test_refusals),       LIVE(test_enslave_and_release),
+        LIVE(test_failover),       LIVE(test_member_vanishes),
+        LIVE(test_killed_client),  LIVE(test_steering),
+        LIVE(test_too_many),       LIVE(test_distrust),
+        LIVE(test_other_user),     LIVE(test_urgency),
+        LIVE(test_second_refused), LIVE(test_killed_daemon),
+        LIVE(test_bad_config),
     };
     struct rlimit lim;
 
