@@ -308,6 +308,25 @@ static void steering(void **state)
     assert_int_equal(view.bucket, 9);
 }
 
+/* Requests posted while draining and with no member still fail in time after the return to RTS. */
+static void resumed_without_a_member(void **state)
+{
+    bed_open(&bed, HCA_QPT_RC);
+    bed_steer(&bed, 0, STEER_NO_MEMBER);
+    struct hca_qp_attr attr = {.state = HCA_QPS_SQD};
+    assert_int_equal(hca_qp_modify(bed.hca[0], bed.qp[0], &attr, HCA_QP_STATE, bed.now), 0);
+    assert_int_equal(post_send(1, 100, HCA_SEND_SIGNALED), 0);
+    attr.state = HCA_QPS_RTS;
+    assert_int_equal(hca_qp_modify(bed.hca[0], bed.qp[0], &attr, HCA_QP_STATE, bed.now), 0);
+    for (int i = 0; i < 1000 && !when_is_never(hca_deadline(bed.hca[0])); i++) {
+        bed_pump(&bed);
+        bed.now = hca_deadline(bed.hca[0]);
+        hca_expire(bed.hca[0], bed.now);
+    }
+    assert_int_equal(bed_poll(bed.scq[0]).status, HCA_WC_RETRY_EXC_ERR);
+    assert_int_equal(bed.carried, 0);
+}
+
 #define TEST(f) cmocka_unit_test_teardown(f, teardown)
 
 int main(void)
@@ -321,6 +340,7 @@ int main(void)
         TEST(refused_on_arrival),
         TEST(noise),
         TEST(steering),
+        TEST(resumed_without_a_member),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
