@@ -245,10 +245,10 @@ static void make_recv_wr(struct board *b, struct recv_queue *rq, struct hca_recv
 
 static bool may_receive(const struct actor *a)
 {
-    const struct recv_queue *rq = a->oracle->rq;
+    const struct oracle_qp *o = a->oracle;
+    const struct recv_queue *rq = o->rq;
     if (!a->qp || a->resting || rq->shared || rq->posted == rq->planned) return false;
-    if ((a->oracle->failed || a->oracle->flush_seen) && rng_percent(&a->work->rng, 50))
-        return false;
+    if ((o->failed || o->flush_seen) && a->receives_in_error >= 2) return false;
     return rq->posted - rq->head < a->plan->recv_depth;
 }
 
@@ -269,6 +269,7 @@ bool actor_post_receives(struct actor *a)
             return false;
         }
         oracle_recv_posted(&w->oracle, a->oracle->rq);
+        if (a->oracle->failed || a->oracle->flush_seen) a->receives_in_error++;
         world_kick(a->board->host);
     }
     return may_receive(a);

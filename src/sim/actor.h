@@ -32,8 +32,7 @@ struct actor {
     struct plan_qp *plan;
     struct oracle_qp *oracle;
     struct hca_qp *qp; /* NULL once destroyed */
-    uint32_t receives_done;
-    uint32_t posts_in_error;
+    uint32_t posts_in_error, receives_in_error;
     bool resting; /* between RESET and RTS again */
 };
 

@@ -20,11 +20,10 @@ static when_t arrival(struct link *l, struct rng *rng, when_t now, bool *overtak
 struct link_fate link_carry(struct link *l, struct rng *rng, when_t now)
 {
     struct link_fate f = {0};
-    if (l->burst_left) {
-        l->burst_left--;
+    if (when_before(now, l->burst_until)) {
         f.lost = true;
     } else if (rng_ppm(rng, l->profile.burst_loss_ppm)) {
-        l->burst_left = (uint32_t)rng_range(rng, 1, 11);
+        l->burst_until = when_add(now, rng_range(rng, 5 * US_NS, 200 * US_NS));
         f.lost = true;
     } else {
         f.lost = rng_ppm(rng, l->profile.loss_ppm);

@@ -13,13 +13,13 @@ struct link_profile {
     uint64_t jitter_ns; /* uniform extra, drawn per packet */
     bool reorder;       /* jitter may overtake; else arrivals stay in order */
     uint32_t loss_ppm, dup_ppm, corrupt_ppm;
-    uint32_t burst_loss_ppm; /* starts a burst that loses the next 2..12 packets */
+    uint32_t burst_loss_ppm; /* begins 5..200 us that lose everything */
 };
 
 struct link {
     struct link_profile profile;
     when_t last_arrival;
-    uint32_t burst_left;
+    when_t burst_until;
     uint64_t lost, doubled, corrupted, overtaken;
 };
 

@@ -191,7 +191,7 @@ static void judge_retry_exc(struct oracle *o, struct oracle_qp *q, uint32_t i, w
         why = "although the links had been good for longer than a timeout";
     else if (!o->links_lose && waited < budget)
         why = "before the retries were used up";
-    else if (o->links_lose && q->faults <= q->retry_cnt && when_since(now, q->last_bad) > waited)
+    else if (o->links_lose && q->faults < q->retry_cnt && when_since(now, q->last_bad) > waited)
         why = "although fewer packets were lost than retries were granted";
     if (why && !q->unexcused[0])
         snprintf(q->unexcused, sizeof q->unexcused,

@@ -13,10 +13,11 @@
 #define PROFILES(X)                                                                                \
     X(CLEAN, "clean")                                                                              \
     X(LOSSY, "lossy")                                                                              \
-    X(REORDER, "reorder") X(DOUBLE, "double") X(CORRUPT, "corrupt") X(MIXED, "mixed")              \
-        X(CUTS, "cuts") X(FLAPPING, "flapping") X(BOTH_ENDS, "both-ends")                          \
-            X(ONE_SIDED, "one-sided") X(SILENT, "silent") X(BLACKOUT, "blackout")                  \
-                X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
+    X(REORDER, "reorder")                                                                          \
+    X(DOUBLE, "double")                                                                            \
+    X(CORRUPT, "corrupt") X(MIXED, "mixed") X(CUTS, "cuts") X(FLAPPING, "flapping")                \
+        X(BOTH_ENDS, "both-ends") X(ONE_SIDED, "one-sided") X(SILENT, "silent")                    \
+            X(BLACKOUT, "blackout") X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
 
 enum profile {
 #define X(id, name) PROFILE_##id,

@@ -281,7 +281,7 @@ static void draw_receives(struct plan *p, struct rng *rng, uint32_t qi)
     struct plan_qp *q = &p->qp[qi];
     if (q->shared_receives) return;
     uint32_t n = q->messages_to;
-    q->rq.receive = calloc(2 * n + 2 * q->recv_depth + 4, sizeof *q->rq.receive);
+    q->rq.receive = calloc(2 * n + 2 * q->recv_depth + 10, sizeof *q->rq.receive);
     must(q->rq.receive);
     if (q->type == HCA_QPT_RC && !is_reset(p, qi)) {
         draw_exact_receives(p, rng, q);
@@ -289,7 +289,7 @@ static void draw_receives(struct plan *p, struct rng *rng, uint32_t qi)
     }
     if (q->type != HCA_QPT_RC) n += 2;
     if (q->type == HCA_QPT_UD && p->links_double) n *= 2;
-    if (is_reset(p, qi)) n += q->recv_depth;
+    if (is_reset(p, qi)) n += 2 * q->recv_depth + 4; /* flushed, and gone */
     for (uint32_t i = 0; i < n; i++)
         draw_receive(p, rng, &q->rq.receive[i], q, q->message_max + (uint32_t)rng_below(rng, 50));
     q->rq.planned = n;

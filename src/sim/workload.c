@@ -212,6 +212,7 @@ static void settle(struct actor *a)
     struct board *b = a->board;
     take_events(b);
     for (uint32_t i = 0; i < b->ncqs; i++) poll_cq(b, &b->cq[i]);
+    want_tick(b);
 }
 
 static void restart(void *ctx, uint64_t arg)
@@ -224,7 +225,7 @@ static void restart(void *ctx, uint64_t arg)
     struct actor *both[2] = {a, peer};
     for (int i = 0; i < 2; i++) {
         both[i]->resting = false;
-        both[i]->posts_in_error = 0;
+        both[i]->posts_in_error = both[i]->receives_in_error = 0;
         oracle_reconnected(&a->work->oracle, both[i]->oracle, a->work->world.now);
         want_tick(both[i]->board);
     }
