@@ -165,10 +165,11 @@ void rc_expire(struct hca_qp *qp, when_t now)
 bool rc_port_moved(struct hca_qp *qp, when_t now)
 {
     struct rc *rc = &qp->rc;
-    if (qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) {
-        agenda_ready(qp);
-        return false;
-    }
+    bool sends = qp->state == HCA_QPS_RTS || qp->state == HCA_QPS_SQD;
+    /* The last ACK may have died with the old port: a peer whose own port lives would not ask for
+     * it again before its probe. */
+    if (sends || qp->state == HCA_QPS_RTR) rc_reply_ack(qp);
+    if (!sends) return false;
     bool unacked = psn_diff(rc->req.top, rc->req.una) > 0;
     if (unacked) {
         rc->req.gap_handled = false;

@@ -91,6 +91,7 @@ void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h)
 
 void rc_reply_ack(struct hca_qp *qp)
 {
+    if (!qp->rc.resp.plain_seen) return;
     qp->rc.resp.ack_due = true;
     agenda_ready(qp);
 }

@@ -162,6 +162,7 @@ static void plain_executed(struct hca_qp *qp, const struct roce_hdr *h, uint32_t
     struct rc_resp *r = &qp->rc.resp;
     bool last = props & OP_LAST;
     r->plain_psn = r->epsn;
+    r->plain_seen = true;
     executed(qp, 1, last);
     if (last) {
         r->message = RC_NO_MESSAGE;
@@ -265,7 +266,7 @@ static void do_atomic(struct hca_qp *qp, const struct roce_hdr *h)
 void rc_resp_start(struct rc_resp *r, psn_t first)
 {
     struct rc_resource *ring = r->ring;
-    *r = (struct rc_resp){.epsn = first, .plain_psn = psn_add(first, 0xffffff), .event = -1};
+    *r = (struct rc_resp){.epsn = first, .event = -1};
     r->ring = ring;
     if (ring) memset(ring, 0, RC_RESOURCES * sizeof *ring);
 }

@@ -36,6 +36,7 @@ struct rc_resp {
 
     bool muted; /* epsn is NAKed: drop without a word what comes beyond it */
     bool ack_due;
+    bool plain_seen; /* plain_psn is one */
     psn_t plain_psn; /* of the SEND or WRITE packet executed last: what an ACK names */
     uint8_t nak;     /* enum aeth_syndrome to send; 0: none */
     psn_t nak_psn;
@@ -61,6 +62,7 @@ size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t
 struct rc_resource *rc_reply_new(struct hca_qp *qp);
 /* A duplicate READ or atomic: answers again where it is remembered. */
 void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h);
+/* An ACK of the SEND or WRITE packet executed last, if there was one. */
 void rc_reply_ack(struct hca_qp *qp);
 /* `event` -1 or enum hca_event_type: NAK, then fail. */
 void rc_reply_nak(struct hca_qp *qp, uint8_t syndrome);

@@ -229,6 +229,22 @@ static void moves_at_once(void **state)
     wire_close(&w);
 }
 
+/* Only the responder's port moves: the ACK that died with the old one is sent again at once. */
+static void responder_moves(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.timeout = 14, .retry_cnt = 0});
+    wire_steer(&w, 0, 1);
+    w.script = cut_member_0;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 5000, 0);
+    wire_run_for(&w, 100 * US_NS);
+    wire_no_wc(w.scq[0]);
+    wire_steer(&w, 1, 1);
+    wire_run_for(&w, 100 * US_NS);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    assert_int_equal(hca_counters(w.hca[0])->tx_retransmits, 0);
+    wire_close(&w);
+}
+
 /* Without a member nothing goes out, but the error comes when it would have. */
 static void no_member_exhausts(void **state)
 {
@@ -309,6 +325,7 @@ int main(void)
         cmocka_unit_test(rnr_exhausted),
         cmocka_unit_test(rnr_of_write_with_imm),
         cmocka_unit_test(moves_at_once),
+        cmocka_unit_test(responder_moves),
         cmocka_unit_test(no_member_exhausts),
         cmocka_unit_test(member_returns),
         cmocka_unit_test(flapping),
