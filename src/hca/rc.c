@@ -13,6 +13,14 @@ static void keep_deadline(struct hca_qp *qp)
     if (when_before(deadline, qp->deadline)) agenda_deadline(qp, deadline);
 }
 
+/* Unless they run: something is awaited, or held for want of a member. */
+static void start_clocks(struct hca_qp *qp, when_t now)
+{
+    if (qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) return;
+    rc_timer_await(&qp->rc.timer, rc_req_waits(qp), now);
+    keep_deadline(qp);
+}
+
 /* ---- life -------------------------------------------------------------------------------- */
 
 int rc_init(struct hca_qp *qp)
@@ -73,12 +81,10 @@ bool rc_sq_idle(const struct hca_qp *qp) { return qp->sq.head == qp->sq.next; }
 void rc_posted(struct hca_qp *qp, when_t now)
 {
     if (qp->state != HCA_QPS_RTS) return;
-    if (qp->member != STEER_NO_MEMBER) {
+    if (qp->member == STEER_NO_MEMBER)
+        start_clocks(qp, now);
+    else
         agenda_ready(qp);
-        return;
-    }
-    rc_timer_await(&qp->rc.timer, true, now);
-    keep_deadline(qp);
 }
 
 void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr *h,
@@ -114,6 +120,7 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
     if (qp->member == STEER_NO_MEMBER) {
         window_turn_over(qp->hca, &qp->rc.window);
+        start_clocks(qp, now); /* SQD may have been left just now */
         return 0;
     }
     /* Half of a burst for each role while both have packets: neither starves the other. */
@@ -123,10 +130,7 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
     n += requests;
     if (n < max) n += rc_reply_output(qp, out + n, max - n, now);
     /* The burst may have ended in a local fault: a failed QP waits for nothing. */
-    if (requests && (qp->state == HCA_QPS_RTS || qp->state == HCA_QPS_SQD)) {
-        rc_timer_await(&qp->rc.timer, rc_req_waits(qp), now);
-        keep_deadline(qp);
-    }
+    if (requests) start_clocks(qp, now);
     return n;
 }
 

@@ -264,6 +264,23 @@ static void no_member_exhausts(void **state)
     }
 }
 
+/* Requests posted in SQD start their clock when RTS comes back, member or not. */
+static void no_member_after_drain(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.timeout = 12, .retry_cnt = 3});
+    wire_steer(&w, 0, STEER_NO_MEMBER);
+    struct hca_qp_attr a = {.state = HCA_QPS_SQD};
+    assert_int_equal(hca_qp_modify(w.hca[0], w.qp[0][0], &a, HCA_QP_STATE, w.now), 0);
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 8, 0);
+    wire_run_for(&w, SEC_NS);
+    wire_no_wc(w.scq[0]);
+    a.state = HCA_QPS_RTS;
+    assert_int_equal(hca_qp_modify(w.hca[0], w.qp[0][0], &a, HCA_QP_STATE, w.now), 0);
+    when_t start = w.now;
+    near(when_since(first_error(1, HCA_WC_RETRY_EXC_ERR, SEC_NS), start), 4 * T_NS(12));
+    wire_close(&w);
+}
+
 static void member_returns(void **state)
 {
     wire_open(&w, &(struct wire_conf){.timeout = 14, .retry_cnt = 7});
@@ -327,6 +344,7 @@ int main(void)
         cmocka_unit_test(moves_at_once),
         cmocka_unit_test(responder_moves),
         cmocka_unit_test(no_member_exhausts),
+        cmocka_unit_test(no_member_after_drain),
         cmocka_unit_test(member_returns),
         cmocka_unit_test(flapping),
     };
