@@ -83,8 +83,9 @@ enum cm_verdict {
     X(rx_bad)                                                                                      \
     X(rx_duplicates)                                                                               \
     X(rx_unknown)                                                                                  \
-    X(rx_busy) X(tx_mads) X(tx_resent) X(tx_dropped) X(timeouts) X(rejects_sent)                   \
-        X(rejects_received) X(connections)
+    X(rx_busy)                                                                                     \
+    X(tx_mads) X(tx_resent) X(tx_dropped) X(timeouts) X(rejects_sent) X(rejects_received)          \
+        X(connections)
 
 struct cm_counters {
 #define X(name) uint64_t name;
@@ -125,7 +126,7 @@ void cm_taken(struct cm_id *id);
 struct cm_offer {
     qpn_t qpn;
     uint32_t qkey;
-    psn_t psn; /* cm_accept ignores it: a Linux peer expects its own number back */
+    psn_t psn; /* at which the peer is to start (REQ and REP "starting PSN", IBTA 12.7.31) */
     uint8_t responder_resources, initiator_depth;
     uint8_t retry_count, rnr_retry_count; /* 0..7 */
     bool flow_control, srq;

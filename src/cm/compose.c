@@ -45,6 +45,7 @@ void compose_req(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
                     .local_gid = id->route.local,
                     .remote_gid = id->route.remote,
                     .traffic_class = id->route.traffic_class,
+                    .packet_rate = CM_PACKET_RATE,
                     .hop_limit = CM_HOP_LIMIT,
                     .local_ack_timeout = id->ack_timeout},
     };
@@ -63,7 +64,6 @@ void compose_rep(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
         .responder_resources = offer->responder_resources,
         .initiator_depth = offer->initiator_depth,
         .target_ack_delay = CM_TARGET_ACK_DELAY,
-        .failover_accepted = 1, /* "not supported" (IBTA 12.6.8): there is no alternate path */
         .flow_control = offer->flow_control,
         .rnr_retry_count = offer->rnr_retry_count,
         .srq = offer->srq,

@@ -70,6 +70,7 @@ static void keep_offer(struct cm_id *id, const struct cm_offer *offer)
 {
     id->local_qpn = offer->qpn;
     id->local_guid = offer->ca_guid;
+    id->rq_psn = offer->psn;
     id->responder_resources = offer->responder_resources;
     id->initiator_depth = offer->initiator_depth;
 }
@@ -91,7 +92,6 @@ int cm_connect(struct cm *cm, const struct cm_connect_param *param, void *owner,
     id->tid = cm_random(cm);
     id->retry_count = param->offer.retry_count;
     id->rnr_retry_count = param->offer.rnr_retry_count;
-    id->rq_psn = id->sq_psn = param->offer.psn;
     keep_offer(id, &param->offer);
 
     struct cm_msg m;

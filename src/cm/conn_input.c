@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 
+/* A message that comes again while our user is still at it: more time is what its sender needs. */
 static void send_mra(struct cm_id *id, enum cm_msg_answered answers)
 {
     struct cm_msg m;
@@ -83,7 +84,7 @@ static void keep_req(struct cm_id *id, const struct cm_msg *msg)
     id->retry_count = req->retry_count;
     id->rnr_retry_count = req->rnr_retry_count;
     id->remote_qpn = req->local_qpn;
-    id->sq_psn = id->rq_psn = req->starting_psn;
+    id->sq_psn = req->starting_psn;
 }
 
 enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
@@ -118,7 +119,6 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
     keep_req(id, msg);
     cm_id_hash(id);
     id->state = CMS_REQ_RCVD;
-    send_mra(id, CM_ANSWERS_REQ);
     cm_report(id, CM_EVENT_REQ, msg);
     return CM_OK;
 }
@@ -158,13 +158,12 @@ static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg)
     id->remote_id = rep->local_comm_id;
     id->remote_guid = rep->local_ca_guid;
     id->remote_qpn = rep->local_qpn;
-    id->rq_psn = rep->starting_psn;
+    id->sq_psn = rep->starting_psn;
     id->initiator_depth = rep->responder_resources;
     id->responder_resources = rep->initiator_depth;
     id->rnr_retry_count = rep->rnr_retry_count;
     id->state = CMS_REP_RCVD;
     cm_set_deadline(id, NEVER);
-    send_mra(id, CM_ANSWERS_REP);
     cm_report(id, CM_EVENT_REP, msg);
     return CM_OK;
 }

@@ -34,6 +34,7 @@ static struct cm_offer offer_of(const struct ucma_id *id, const struct rdma_ucm_
 {
     return (struct cm_offer){
         .qpn = param->qp_num & 0xffffff,
+        .psn = psn_of((uint32_t)broker_random(id->broker)),
         .responder_resources = param->responder_resources,
         .initiator_depth = param->initiator_depth,
         .retry_count = three_bits(param->retry_count),
@@ -69,7 +70,6 @@ int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
             .ack_timeout = id->ack_timeout ? id->ack_timeout : UCMA_PACKET_LIFETIME + 1,
             .offer = offer_of(id, param),
         };
-        p.offer.psn = psn_of((uint32_t)broker_random(b));
         p.offer.private_data = room;
         p.offer.private_len = len;
         err = cm_connect(b->cm, &p, id, &id->cm, broker_now());

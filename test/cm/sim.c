@@ -121,6 +121,7 @@ static void act_answer(struct world *w, struct user *u)
         return;
     }
     struct cm_offer o = {.qpn = u->tag | 0x800000,
+                         .psn = psn_of(u->tag * 11),
                          .ca_guid = 2,
                          .rnr_retry_count = 7,
                          .responder_resources = 5,
@@ -192,7 +193,7 @@ static void check_agreement(struct world *w, struct user *u, const struct cm_eve
     struct cm_qp_params p;
     CHECK(w, cm_qp_params(u->id, &p) == 0);
     CHECK(w, p.remote_known && p.dest_qpn == (u->tag | 0x800000));
-    CHECK(w, p.rq_psn.v == psn_of(u->tag * 7).v && p.sq_psn.v == p.rq_psn.v);
+    CHECK(w, p.rq_psn.v == u->tag * 7 && p.sq_psn.v == u->tag * 11);
     CHECK(w, p.max_rd_atomic == 5 && p.max_dest_rd_atomic == 3);
     CHECK(w, get_be32(e->msg.rep.private_data) == ~u->tag);
 }
@@ -204,7 +205,8 @@ static void on_established(struct world *w, struct user *u)
     CHECK(w, ++u->ups == 1);
     struct cm_qp_params p;
     if (cm_qp_params(u->id, &p) == 0)
-        CHECK(w, p.dest_qpn == u->tag && p.max_rd_atomic == 3 && p.max_dest_rd_atomic == 5);
+        CHECK(w, p.dest_qpn == u->tag && p.max_rd_atomic == 3 && p.max_dest_rd_atomic == 5 &&
+                     p.rq_psn.v == u->tag * 11 && p.sq_psn.v == u->tag * 7);
     else
         CHECK(w, u->id->state == CMS_DREQ_RCVD); /* the DREQ came instead of the RTU */
     u->phase = UP;
