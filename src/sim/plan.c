@@ -55,7 +55,9 @@ static void draw_host(struct plan *p, struct rng *rng, uint8_t i, struct link_pr
     uint32_t ceiling = windows[rng_below(rng, 4)];
     p->host[i] = (struct host_conf){
         .nmembers = nmembers,
-        .policy = rng_percent(rng, 50) ? BOND_ACTIVE_BACKUP : BOND_BALANCE_XOR,
+        .mode = rng_percent(rng, 50) ? BOND_ACTIVE_BACKUP : BOND_BALANCE_XOR,
+        .updelay_ns = rng_percent(rng, 70) ? 0 : rng_below(rng, 5 * MS_NS),
+        .downdelay_ns = rng_percent(rng, 80) ? 0 : rng_below(rng, 2 * MS_NS),
         .ipv6 = ipv6,
         .link = link,
         .hca = {.function = (uint16_t)(1 + i * 3),
@@ -97,6 +99,15 @@ static void draw_world(struct plan *p, struct rng *rng)
     }
 }
 
+/* From a cut to the time that traffic has left the member. */
+static uint64_t slowest_notice(const struct plan *p)
+{
+    uint64_t down = 0;
+    for (uint8_t i = 0; i < p->nhosts; i++)
+        if (p->host[i].downdelay_ns > down) down = p->host[i].downdelay_ns;
+    return p->notice_max_ns + down + 200 * US_NS;
+}
+
 /* ---- queue pairs -------------------------------------------------------------------------------
  */
 
@@ -112,7 +123,7 @@ static uint8_t least_timeout(const struct plan *p)
     ns += (uint64_t)p->npackets * 4 * 600;
     uint64_t bytes = (uint64_t)p->npackets * (4096 + DATAGRAM_WIRE_OVERHEAD);
     if (p->bytes_per_ms) ns += 2 * (bytes < cap ? bytes : cap) * MS_NS / p->bytes_per_ms;
-    if (cuts_links(p->profile)) ns += p->notice_max_ns;
+    if (cuts_links(p->profile)) ns += slowest_notice(p);
     uint8_t e = 1;
     while (e < 22 && (4096ull << e) < ns) e++;
     return e;
@@ -216,11 +227,11 @@ static void draw_single_cuts(struct plan *p, struct rng *rng)
 {
     uint32_t n = p->profile == PROFILE_FLAPPING ? (uint32_t)rng_range(rng, 4, 12)
                                                 : (uint32_t)rng_range(rng, 1, 3);
-    uint64_t at = draw_moment(rng);
+    uint64_t at = draw_moment(rng), notice = slowest_notice(p);
     uint8_t host = (uint8_t)rng_below(rng, p->nhosts);
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t down = p->profile == PROFILE_FLAPPING ? rng_range(rng, 1, 2 * p->notice_max_ns + 1)
-                                                       : p->notice_max_ns + draw_moment(rng);
+        uint64_t down = p->profile == PROFILE_FLAPPING ? rng_range(rng, 1, 2 * notice)
+                                                       : notice + draw_moment(rng);
         uint8_t member = (uint8_t)rng_below(rng, p->host[host].nmembers);
         cut_wire(p, at, at + down, host, member, true);
         if (p->profile == PROFILE_BOTH_ENDS) {
@@ -228,12 +239,11 @@ static void draw_single_cuts(struct plan *p, struct rng *rng)
             uint8_t other = (uint8_t)((host + 1) % p->nhosts);
             uint8_t second = (uint8_t)((member + 1) % p->host[other].nmembers);
             if (p->fabric == FABRIC_SWITCH || p->host[0].nmembers > 2)
-                cut_wire(p,
-                         at + (rng_percent(rng, 50) ? 0 : rng_below(rng, p->notice_max_ns + 1000)),
-                         at + down, other, second, true);
+                cut_wire(p, at + (rng_percent(rng, 50) ? 0 : rng_below(rng, notice)), at + down,
+                         other, second, true);
         }
-        at += down + (p->profile == PROFILE_FLAPPING ? rng_below(rng, 2 * p->notice_max_ns + 1)
-                                                     : 2 * p->notice_max_ns + draw_moment(rng));
+        at += down + (p->profile == PROFILE_FLAPPING ? rng_below(rng, 2 * notice)
+                                                     : 2 * notice + draw_moment(rng));
     }
 }
 
@@ -301,7 +311,7 @@ static bool survivable(const struct plan *p)
     for (uint32_t i = 0; i < p->ncuts; i++) {
         const struct plan_cut *c = &p->cut[i];
         if (!c->mend_ns) return false;
-        bad += c->mend_ns - c->at_ns + 2 * p->notice_max_ns;
+        bad += c->mend_ns - c->at_ns + 2 * slowest_notice(p);
     }
     return bad < least_budget(p);
 }
@@ -355,7 +365,7 @@ void plan_print(const struct plan *p, FILE *out)
             out,
             "  h%u: %u members, %s, window %u..%u, cap %u, bursts tx %u rx %u, socket %u, CQ mode "
             "%d%s; link delay %llu us jitter %llu us loss %u dup %u corrupt %u ppm\n",
-            i, h->nmembers, h->policy == BOND_BALANCE_XOR ? "balance-xor" : "active-backup",
+            i, h->nmembers, h->mode == BOND_BALANCE_XOR ? "balance-xor" : "active-backup",
             h->hca.start_window, h->hca.max_window, h->hca.inflight_cap, h->tx_burst, h->rx_burst,
             h->rx_room, p->cq_mode[i], p->cq_shared[i] ? " one" : "",
             (unsigned long long)(h->link.delay_ns / US_NS),

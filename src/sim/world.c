@@ -40,38 +40,31 @@ void world_at(struct world *w, uint64_t delay_ns, void (*fn)(void *ctx, uint64_t
 
 /* ---- the bond ----------------------------------------------------------------------------- */
 
-static uint8_t active_for(const struct host *h, uint32_t bucket)
+static void apply(struct host *h, const struct bond_change *change)
 {
-    uint8_t up[WORLD_MAX_MEMBERS], n = 0;
-    for (uint8_t i = 0; i < h->nmembers; i++)
-        if (h->member[i].seen) up[n++] = i;
-    if (n == 0) return STEER_NO_MEMBER;
-    if (h->policy == BOND_BALANCE_XOR) {
-        uint8_t home = (uint8_t)(bucket % h->nmembers);
-        return h->member[home].seen ? home : up[bucket / h->nmembers % n];
-    }
-    /* The active slave stays while it is usable, as with primary_reselect=failure. */
-    uint8_t now = h->table.active[bucket];
-    return now != STEER_NO_MEMBER && h->member[now].seen ? now : up[0];
+    struct world *w = h->world;
+    if (!change->table) return;
+    const struct steering *t = &h->bond.table;
+    hca_steer(h->hca, t, w->now);
+    trace_bytes(&w->trace, t->active, STEER_MAX_MEMBERS);
+    trace_line(&w->trace, w->now, "steers    h%u generation %u, bucket 0 on %d", h->index,
+               t->generation, t->active[0] == STEER_NO_MEMBER ? -1 : t->active[0]);
+    world_kick(h);
+    if (w->hooks.paths_changed) w->hooks.paths_changed(w->hooks.ctx);
 }
 
-static void recompute_table(struct host *h)
+static void start_bond(struct host *h, const struct host_conf *conf)
 {
-    struct steering t = h->table;
-    t.nmembers = h->nmembers;
-    for (uint32_t b = 0; b < STEER_BUCKETS; b++) {
-        t.home[b] = h->policy == BOND_BALANCE_XOR ? (uint8_t)(b % h->nmembers) : 0;
-        t.active[b] = active_for(h, b);
+    struct bond_conf b = {.mode = conf->mode,
+                          .updelay_ns = conf->updelay_ns,
+                          .downdelay_ns = conf->downdelay_ns,
+                          .nmembers = conf->nmembers,
+                          .primary = STEER_NO_MEMBER};
+    must(bond_init(&h->bond, &b, h->world->now) == 0);
+    for (uint8_t i = 0; i < h->nmembers; i++) {
+        struct bond_change change = bond_link(&h->bond, i, true, true, h->world->now);
+        apply(h, &change);
     }
-    if (h->table.generation && memcmp(t.active, h->table.active, sizeof t.active) == 0) return;
-    t.generation++;
-    t.changed = h->world->now;
-    h->table = t;
-    hca_steer(h->hca, &h->table, h->world->now);
-    trace_bytes(&h->world->trace, t.active, STEER_MAX_MEMBERS);
-    trace_line(&h->world->trace, h->world->now, "steers    h%u generation %u, bucket 0 on %d",
-               h->index, t.generation, t.active[0] == STEER_NO_MEMBER ? -1 : t.active[0]);
-    world_kick(h);
 }
 
 struct host *world_add_host(struct world *w, const struct host_conf *conf)
@@ -82,7 +75,6 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf)
         .world = w,
         .index = w->nhosts++,
         .nmembers = conf->nmembers,
-        .policy = conf->policy,
         .tx_burst = conf->tx_burst,
         .rx_burst = conf->rx_burst,
         .rx_room = conf->rx_room,
@@ -104,36 +96,37 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf)
         memcpy(h->gid.raw, mapped, sizeof mapped);
     }
     for (uint8_t i = 0; i < h->nmembers; i++) {
-        h->member[i].carrier = h->member[i].seen = true;
-        for (uint8_t j = 0; j < WORLD_MAX_HOSTS; j++) h->member[i].to[j].profile = conf->link;
+        h->nic[i].carrier = h->nic[i].seen = true;
+        for (uint8_t j = 0; j < WORLD_MAX_HOSTS; j++) h->nic[i].to[j].profile = conf->link;
     }
-    recompute_table(h);
+    start_bond(h, conf);
     return h;
 }
 
 static void notice(void *ctx, uint64_t arg)
 {
     struct host *h = ctx;
-    struct member *m = &h->member[arg];
+    struct world *w = h->world;
+    struct nic *m = &h->nic[arg];
     if (m->seen == m->carrier) return;
     m->seen = m->carrier;
-    trace_line(&h->world->trace, h->world->now, "notices   h%u.%u %s", h->index, (unsigned)arg,
+    trace_line(&w->trace, w->now, "notices   h%u.%u %s", h->index, (unsigned)arg,
                m->seen ? "up" : "down");
-    recompute_table(h);
-    if (h->world->hooks.paths_changed) h->world->hooks.paths_changed(h->world->hooks.ctx);
+    struct bond_change change = bond_link(&h->bond, (uint8_t)arg, m->seen, true, w->now);
+    apply(h, &change);
 }
 
 static void set_carrier(struct world *w, struct host *h, uint8_t member, bool carrier)
 {
-    if (h->member[member].carrier == carrier) return;
-    h->member[member].carrier = carrier;
+    if (h->nic[member].carrier == carrier) return;
+    h->nic[member].carrier = carrier;
     world_at(w, rng_below(&w->rng, w->notice_max_ns + 1), notice, h, member);
 }
 
 void world_cut(struct world *w, uint8_t host, uint8_t member, bool tx, bool rx, bool carrier)
 {
     struct host *h = &w->host[host];
-    struct member *m = &h->member[member];
+    struct nic *m = &h->nic[member];
     m->tx_cut = m->tx_cut || tx;
     m->rx_cut = m->rx_cut || rx;
     trace_line(&w->trace, w->now, "cuts      h%u.%u%s%s%s", host, member, tx ? " tx" : "",
@@ -145,7 +138,7 @@ void world_cut(struct world *w, uint8_t host, uint8_t member, bool tx, bool rx, 
 void world_mend(struct world *w, uint8_t host, uint8_t member)
 {
     struct host *h = &w->host[host];
-    h->member[member].tx_cut = h->member[member].rx_cut = false;
+    h->nic[member].tx_cut = h->nic[member].rx_cut = false;
     trace_line(&w->trace, w->now, "mends     h%u.%u", host, member);
     set_carrier(w, h, member, true);
     if (w->hooks.paths_changed) w->hooks.paths_changed(w->hooks.ctx);
@@ -160,22 +153,22 @@ static uint8_t ingress(const struct world *w, const struct host *to, uint8_t src
     if (w->fabric == FABRIC_PAIRED) return (uint8_t)(src_member % to->nmembers);
     uint8_t up[WORLD_MAX_MEMBERS], n = 0;
     for (uint8_t i = 0; i < to->nmembers; i++)
-        if (to->member[i].carrier) up[n++] = i;
+        if (to->nic[i].carrier) up[n++] = i;
     return n ? up[mix64(flow) % n] : 0;
 }
 
 bool world_path_ok(const struct world *w, uint8_t from, uint8_t to, uint8_t bucket)
 {
     const struct host *a = &w->host[from], *b = &w->host[to];
-    uint8_t m = a->table.active[bucket];
+    uint8_t m = a->bond.table.active[bucket];
     if (m == STEER_NO_MEMBER) return false;
     if (from == to) return true;
-    if (a->member[m].tx_cut) return false;
-    if (w->fabric == FABRIC_PAIRED) return !b->member[m % b->nmembers].rx_cut;
+    if (a->nic[m].tx_cut) return false;
+    if (w->fabric == FABRIC_PAIRED) return !b->nic[m % b->nmembers].rx_cut;
     bool some = false;
     for (uint8_t i = 0; i < b->nmembers; i++) {
-        if (!b->member[i].carrier) continue;
-        if (b->member[i].rx_cut) return false; /* the hash may pick it */
+        if (!b->nic[i].carrier) continue;
+        if (b->nic[i].rx_cut) return false; /* the hash may pick it */
         some = true;
     }
     return some;
@@ -197,6 +190,7 @@ static void rx_serve(void *ctx, uint64_t arg)
         h->rx_bytes -= d->len;
         struct hca_rx rx;
         if (sim_port_rx(d, &rx)) {
+            h->received++;
             hca_input(h->hca, &rx, w->now);
         } else {
             h->icrc_errors++;
@@ -234,8 +228,8 @@ static void deliver(void *ctx, uint64_t arg)
     struct world *w = h->world;
     struct datagram *d = (struct datagram *)(uintptr_t)arg;
     bool loopback = d->src_host == d->dst_host;
-    const struct member *from = &w->host[d->src_host].member[d->src_member];
-    if (!loopback && (from->tx_cut || h->member[d->dst_member].rx_cut)) {
+    const struct nic *from = &w->host[d->src_host].nic[d->src_member];
+    if (!loopback && (from->tx_cut || h->nic[d->dst_member].rx_cut)) {
         fault(w, d, FAULT_CUT, "cut");
         free(d);
         return;
@@ -263,12 +257,12 @@ static struct datagram *copy_of(const struct datagram *d)
 
 static void send_over_link(struct world *w, struct host *h, struct host *to, struct datagram *d)
 {
-    struct member *m = &h->member[d->src_member];
+    struct nic *m = &h->nic[d->src_member];
     when_t start = when_before(m->busy_until, w->now) ? w->now : m->busy_until;
     uint64_t wire = d->len + DATAGRAM_WIRE_OVERHEAD;
     if (w->bytes_per_ms) start = when_add(start, wire * MS_NS / w->bytes_per_ms);
     m->busy_until = start;
-    if (m->tx_cut || to->member[d->dst_member].rx_cut) {
+    if (m->tx_cut || to->nic[d->dst_member].rx_cut) {
         fault(w, d, FAULT_CUT, "cut");
         free(d);
         return;
@@ -295,6 +289,7 @@ static void send_packet(struct host *h, const struct hca_tx *tx)
         if (gid_equal(&w->host[i].gid, &d->dst)) to = &w->host[i];
     must(to);
     w->packets++;
+    h->sent++;
     d->src_host = h->index;
     d->dst_host = to->index;
     d->dst_member = ingress(w, to, d->src_member, d->sport ^ (uint64_t)h->index << 20);
@@ -310,7 +305,7 @@ static when_t egress_busy(const struct host *h)
 {
     when_t busy = {0};
     for (uint8_t i = 0; i < h->nmembers; i++)
-        if (when_before(busy, h->member[i].busy_until)) busy = h->member[i].busy_until;
+        if (when_before(busy, h->nic[i].busy_until)) busy = h->nic[i].busy_until;
     return busy;
 }
 
@@ -345,37 +340,47 @@ void world_kick(struct host *host)
 
 /* ---- the run loop --------------------------------------------------------------------------- */
 
-static struct host *next_deadline(struct world *w, when_t *at)
+/* The earliest deadline of an adapter (`bond` false) or a bond, and whose it is. */
+static struct host *next_deadline(struct world *w, when_t *at, bool *bond)
 {
     struct host *which = NULL;
     *at = NEVER;
-    for (uint8_t i = 0; i < w->nhosts; i++) {
-        struct host *h = &w->host[i];
-        when_t d = when_add(hca_deadline(h->hca), h->timer_lag_ns);
+    for (uint8_t i = 0; i < 2 * w->nhosts; i++) {
+        struct host *h = &w->host[i / 2];
+        when_t d = i & 1 ? bond_deadline(&h->bond) : hca_deadline(h->hca);
+        d = when_add(d, h->timer_lag_ns);
         if (when_is_never(d)) continue;
         if (when_before(d, w->now)) d = w->now;
         if (!when_before(d, *at)) continue;
         *at = d;
+        *bond = i & 1;
         which = h;
     }
     return which;
 }
 
+static void strike(struct world *w, struct host *h, bool bond)
+{
+    if (bond) {
+        struct bond_change change = bond_expire(&h->bond, w->now);
+        apply(h, &change);
+    } else {
+        hca_expire(h->hca, w->now);
+    }
+    world_kick(h);
+    if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
+}
+
 bool world_step(struct world *w)
 {
     when_t deadline, before = w->now;
+    bool bond = false;
     if (w->broken) return false;
-    struct host *h = next_deadline(w, &deadline);
+    struct host *h = next_deadline(w, &deadline, &bond);
     if (!when_before(timeline_next(&w->timeline), deadline)) {
-        if (!h) {
-            struct event none;
-            must(!timeline_pop(&w->timeline, &none));
-            return false;
-        }
+        if (!h) return false;
         w->now = deadline;
-        hca_expire(h->hca, w->now);
-        world_kick(h);
-        if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
+        strike(w, h, bond);
     } else {
         struct event e;
         timeline_pop(&w->timeline, &e);
@@ -393,7 +398,8 @@ void world_run(struct world *w, when_t until)
 {
     for (;;) {
         when_t deadline;
-        next_deadline(w, &deadline);
+        bool bond;
+        next_deadline(w, &deadline, &bond);
         when_t next = when_min(deadline, timeline_next(&w->timeline));
         if (when_is_never(next) || when_before(until, next)) break;
         if (!world_step(w)) break;

@@ -7,6 +7,7 @@
 #ifndef RBOND_SIM_WORLD_H
 #define RBOND_SIM_WORLD_H
 
+#include "bond/bond.h"
 #include "hca/hca.h"
 #include "sim/link.h"
 #include "sim/rng.h"
@@ -16,15 +17,13 @@
 #define WORLD_MAX_HOSTS 3
 #define WORLD_MAX_MEMBERS 4
 
-enum bond_policy { BOND_ACTIVE_BACKUP, BOND_BALANCE_XOR };
-
 /* How members of different hosts are joined. */
 enum fabric {
     FABRIC_PAIRED, /* member i reaches member i: one wire, or one switch, for each i */
     FABRIC_SWITCH, /* one switch: it picks any member of the receiver that has carrier */
 };
 
-struct member {
+struct nic {
     bool tx_cut, rx_cut; /* packets do not pass, whatever anyone knows */
     bool carrier;        /* what the hardware says */
     bool seen;           /* what the host has noticed so far */
@@ -35,11 +34,10 @@ struct member {
 struct host {
     struct world *world;
     uint8_t index, nmembers;
-    enum bond_policy policy;
     struct gid gid;
     struct hca *hca;
-    struct steering table;
-    struct member member[WORLD_MAX_MEMBERS];
+    struct bond bond;
+    struct nic nic[WORLD_MAX_MEMBERS];
     /* the driver's habits, drawn from the seed */
     uint32_t tx_burst, rx_burst;
     uint64_t rx_wake_ns, rx_cost_ns; /* first packet after a pause; each packet */
@@ -49,7 +47,7 @@ struct host {
     struct datagram **rxq;
     uint32_t rxq_room, rxq_head, rxq_tail, rx_bytes;
     bool rx_running, pump_due;
-    uint64_t tail_drops, icrc_errors;
+    uint64_t sent, received, tail_drops, icrc_errors;
 };
 
 enum fault { FAULT_LOST, FAULT_CORRUPT, FAULT_CUT, FAULT_FULL };
@@ -81,7 +79,8 @@ struct world {
 
 struct host_conf {
     uint8_t nmembers;
-    enum bond_policy policy;
+    enum bond_mode mode;
+    uint64_t updelay_ns, downdelay_ns;
     bool ipv6;
     struct hca_conf hca;
     struct link_profile link;
