@@ -191,7 +191,10 @@ void wire_run(struct wire *w, when_t until)
 {
     for (uint32_t steps = 0;; steps++) {
         assert_true(steps < 10000000);
-        while (pull(w, 0) | pull(w, 1)) continue;
+        for (bool more = true; more;) {
+            bool a = pull(w, 0), b = pull(w, 1);
+            more = a || b;
+        }
         when_t next = w->flights ? w->flights->at : NEVER;
         for (int side = 0; side < 2; side++) next = when_min(next, hca_deadline(w->hca[side]));
         if (when_is_never(next) || when_before(until, next)) {
