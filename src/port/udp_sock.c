@@ -15,6 +15,10 @@
 #define SPORT_TRIES 64
 #define HOP_LIMIT_DEFAULT 64
 
+#ifndef IPV6_FLOWINFO_SEND
+#define IPV6_FLOWINFO_SEND 33
+#endif
+
 static int set_int(int fd, int level, int name, int value)
 {
     return setsockopt(fd, level, name, &value, sizeof value) == 0 ? 0 : -errno;
@@ -91,10 +95,12 @@ static int bind_random_sport(int fd)
 
 int port_udp_tx_socket(void)
 {
-    /* PMTU probing: DF set and never fragmented here; IPv4 identification 0, segment i of a train
-     * has i, which the ICRC counts on. */
+    /* FLOWINFO_SEND: a flow label may be given with the address. PMTU probing: DF set and never
+     * fragmented here; IPv4 identification 0, segment i of a train has i, which the ICRC counts on.
+     */
     static const struct option options[] = {
         {SOL_IPV6, IPV6_V6ONLY, 0},
+        {SOL_IPV6, IPV6_FLOWINFO_SEND, 1},
         {SOL_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE},
         {SOL_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE},
         {SOL_IPV6, IPV6_UNICAST_HOPS, HOP_LIMIT_DEFAULT},

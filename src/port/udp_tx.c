@@ -151,6 +151,7 @@ static void address(struct udp_port *p, struct msghdr *msg, struct sockaddr_in6 
 
     *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(ROCE_UDP_PORT)};
     memcpy(&to->sin6_addr, pkt->dst.raw, 16);
+    if (!ipv4) to->sin6_flowinfo = htonl(pkt->flow_label & 0xfffff);
     if (is_link_local(&pkt->dst)) to->sin6_scope_id = ifindex;
 
     struct in6_pktinfo info = {.ipi6_ifindex = ifindex};

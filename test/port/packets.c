@@ -60,9 +60,10 @@ void packets_sink(void *ctx, const struct hca_rx *rx)
 
 void packets_receive(struct packets *p, struct port *port)
 {
+    const int patience_ms = p->n ? 2000 : 50;
     do {
         struct pollfd pfd = {.fd = port->rx_fd, .events = POLLIN};
-        if (poll(&pfd, 1, 100) <= 0) return;
+        if (poll(&pfd, 1, patience_ms) <= 0) return;
         port->ops->rx(port, packets_sink, p);
     } while (p->arrived < p->n);
 }

@@ -22,7 +22,7 @@ struct hca_tx *packets_add(struct packets *p, bool ipv4, qpn_t dqpn, uint32_t le
 void packets_clear(struct packets *p);
 /* A sink for port rx; ctx is the packets. They must come in the order sent. */
 void packets_sink(void *ctx, const struct hca_rx *rx);
-/* Receives until all have arrived or nothing has for 100 ms. */
+/* Receives until all have arrived, or nothing has for two seconds (50 ms where none should). */
 void packets_receive(struct packets *p, struct port *port);
 
 /* A port of the current host with `ntx` sockets, its members both links. */

@@ -141,7 +141,8 @@ static void test_captured_frames(void **state)
     net_enter(HOST_A);
     assert_true(net_no_offload("va0"));
     for (int i = 0; i < 150; i++)
-        packets_add(&pk, i >= 75, 5, i % 20 == 19 ? 77 : full() - (i / 40 ? 0 : 3), 1 + i % 2);
+        packets_add(&pk, i >= 75, 5, i % 20 == 19 ? 77 : full() - (i / 40 ? 0 : 3), 1 + i % 2)
+            ->flow_label = 0x54321;
     send_all();
     all_arrive(b[0]);
 
@@ -154,7 +155,10 @@ static void test_captured_frames(void **state)
         assert_int_equal(f.icrc, frame_icrc(&f));
         assert_true(f.udp.sport >= ROCE_SPORT_MIN);
         assert_in_range(f.udp.len, 8 + 12 + 4, full() + 24);
-        if (!gid_is_ipv4(&f.ip.dst)) continue;
+        if (!gid_is_ipv4(&f.ip.dst)) {
+            assert_int_equal(f.ip.flow_label, 0x54321);
+            continue;
+        }
         assert_true(f.ip.df);
         ids += f.ip.id != 0;
     }
@@ -311,6 +315,40 @@ static void test_handing_on(void **state)
     assert_int_equal(foreign, 2);
 }
 
+static void nap(long ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL); }
+
+/* Addresses on lo, and a route with a next hop per link to the peer's: the member decides the link,
+ * not the kernel's hash. */
+static void test_managed_bond(void **state)
+{
+    static const char *const setup[2][5] = {
+        {"addr add 10.9.0.1/32 dev lo", "addr add fd09::1/128 dev lo nodad",
+         "route add 10.9.0.2 nexthop via 10.7.0.2 dev va0 nexthop via 10.7.1.2 dev va1",
+         "route add fd09::2 nexthop via fe80::2 dev va0 nexthop via fe80::2 dev va1", NULL},
+        {"addr add 10.9.0.2/32 dev lo", "addr add fd09::2/128 dev lo nodad",
+         "route add 10.9.0.1 nexthop via 10.7.0.1 dev vb0 nexthop via 10.7.1.1 dev vb1",
+         "route add fd09::1 nexthop via fe80::1 dev vb0 nexthop via fe80::1 dev vb1", NULL}};
+    for (int host = 0; host < 2; host++) {
+        net_enter(host);
+        for (int i = 0; setup[host][i]; i++) assert_true(net_ip("%s", setup[host][i]));
+    }
+    nap(100); /* the kernel's worker makes an IPv6 address usable */
+    net_enter(HOST_A);
+    for (int ipv4 = 0; ipv4 < 2; ipv4++)
+        for (uint8_t i = 0; i < 32; i++) {
+            packets_clear(&pk);
+            struct hca_tx *tx = packets_add(&pk, ipv4, FUNCTION_QPN(i % GROUP, 1), 64, 1);
+            tx->member = i / 4 % 2;
+            tx->src = tx->dst = (struct gid){{0xfd, 0x09}};
+            if (ipv4) tx->src = tx->dst = (struct gid){{[10] = 0xff, 0xff, 10, 9, 0}};
+            tx->src.raw[15] = 1;
+            tx->dst.raw[15] = 2;
+            send_all();
+            all_arrive(b[i % GROUP]);
+            assert_int_equal(pk.last.member, tx->member);
+        }
+}
+
 /* ---- what does not work ----------------------------------------------------------------- */
 
 static void test_dead_ways(void **state)
@@ -358,8 +396,6 @@ static void test_without_gso(void **state)
     assert_int_equal(port->stats.tx_trains, 60);
     port->ops->close(port);
 }
-
-static void nap(long ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL); }
 
 /* A neighbour that does not answer keeps what is sent to it queued. Its socket fills; soon its
  * packets are dropped, and those of the other member go on. */
@@ -430,13 +466,13 @@ int main(int argc, char **argv)
     }
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        CASE(test_equal_packets),   CASE(test_unequal_packets),
-        CASE(test_link_local),      CASE(test_class_and_hop_limit),
-        CASE(test_corrupted),       CASE(test_foreign_ids),
-        CASE(test_steering),        CASE(test_handing_on),
-        CASE(test_dead_ways),       CASE(test_without_gso),
-        CASE(test_full_socket),     CASE(test_local),
-        CASE(test_captured_frames),
+        CASE(test_equal_packets), CASE(test_unequal_packets),
+        CASE(test_link_local),    CASE(test_class_and_hop_limit),
+        CASE(test_corrupted),     CASE(test_foreign_ids),
+        CASE(test_steering),      CASE(test_handing_on),
+        CASE(test_dead_ways),     CASE(test_without_gso),
+        CASE(test_full_socket),   CASE(test_local),
+        CASE(test_managed_bond),  CASE(test_captured_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
