@@ -84,8 +84,8 @@ enum cm_verdict {
     X(rx_duplicates)                                                                               \
     X(rx_unknown)                                                                                  \
     X(rx_busy)                                                                                     \
-    X(tx_mads) X(tx_resent) X(tx_dropped) X(timeouts) X(rejects_sent) X(rejects_received)          \
-        X(connections)
+    X(tx_mads)                                                                                     \
+    X(tx_resent) X(tx_dropped) X(timeouts) X(rejects_sent) X(rejects_received) X(connections)
 
 struct cm_counters {
 #define X(name) uint64_t name;
@@ -126,7 +126,9 @@ void cm_taken(struct cm_id *id);
 struct cm_offer {
     qpn_t qpn;
     uint32_t qkey;
-    psn_t psn; /* at which the peer is to start (REQ and REP "starting PSN", IBTA 12.7.31) */
+    /* At which the peer is to start (IBTA 12.7.31). cm_accept ignores it: programs ask for their
+     * QP's attributes before they accept, so the number is chosen with the id. */
+    psn_t psn;
     uint8_t responder_resources, initiator_depth;
     uint8_t retry_count, rnr_retry_count; /* 0..7 */
     bool flow_control, srq;

@@ -70,7 +70,6 @@ static void keep_offer(struct cm_id *id, const struct cm_offer *offer)
 {
     id->local_qpn = offer->qpn;
     id->local_guid = offer->ca_guid;
-    id->rq_psn = offer->psn;
     id->responder_resources = offer->responder_resources;
     id->initiator_depth = offer->initiator_depth;
 }
@@ -90,6 +89,7 @@ int cm_connect(struct cm *cm, const struct cm_connect_param *param, void *owner,
     id->path_mtu = param->path_mtu;
     id->ack_timeout = param->ack_timeout;
     id->tid = cm_random(cm);
+    id->rq_psn = param->offer.psn;
     id->retry_count = param->offer.retry_count;
     id->rnr_retry_count = param->offer.rnr_retry_count;
     keep_offer(id, &param->offer);

@@ -85,6 +85,7 @@ static void keep_req(struct cm_id *id, const struct cm_msg *msg)
     id->rnr_retry_count = req->rnr_retry_count;
     id->remote_qpn = req->local_qpn;
     id->sq_psn = req->starting_psn;
+    id->rq_psn = psn_of((uint32_t)cm_random(id->cm));
 }
 
 enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,

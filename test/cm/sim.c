@@ -27,7 +27,8 @@ struct user {
     when_t act_at;
     uint32_t tag;
     bool ready;
-    unsigned reqs, ups, ends, exits;
+    psn_t rq_psn; /* the server's */
+    unsigned ups, ends, exits;
 };
 
 struct flight {
@@ -121,7 +122,7 @@ static void act_answer(struct world *w, struct user *u)
         return;
     }
     struct cm_offer o = {.qpn = u->tag | 0x800000,
-                         .psn = psn_of(u->tag * 11),
+
                          .ca_guid = 2,
                          .rnr_retry_count = 7,
                          .responder_resources = 5,
@@ -183,6 +184,9 @@ static void on_request(struct world *w, int node, const struct cm_event *e)
     CHECK(w, !u || client->cancelled); /* a request is shown once */
     u = &w->user[w->nusers++];
     *u = (struct user){.node = node, .id = e->id, .phase = ASKED, .tag = tag};
+    struct cm_qp_params p;
+    CHECK(w, cm_qp_params(e->id, &p) == 0 && p.remote_known);
+    u->rq_psn = p.rq_psn;
     cm_id_set_owner(e->id, u);
     cm_taken(e->id);
     think(w, u);
@@ -193,7 +197,8 @@ static void check_agreement(struct world *w, struct user *u, const struct cm_eve
     struct cm_qp_params p;
     CHECK(w, cm_qp_params(u->id, &p) == 0);
     CHECK(w, p.remote_known && p.dest_qpn == (u->tag | 0x800000));
-    CHECK(w, p.rq_psn.v == u->tag * 7 && p.sq_psn.v == u->tag * 11);
+    struct user *server = by_tag(w, u->tag, false);
+    CHECK(w, p.rq_psn.v == u->tag * 7 && server && p.sq_psn.v == server->rq_psn.v);
     CHECK(w, p.max_rd_atomic == 5 && p.max_dest_rd_atomic == 3);
     CHECK(w, get_be32(e->msg.rep.private_data) == ~u->tag);
 }
@@ -206,7 +211,7 @@ static void on_established(struct world *w, struct user *u)
     struct cm_qp_params p;
     if (cm_qp_params(u->id, &p) == 0)
         CHECK(w, p.dest_qpn == u->tag && p.max_rd_atomic == 3 && p.max_dest_rd_atomic == 5 &&
-                     p.rq_psn.v == u->tag * 11 && p.sq_psn.v == u->tag * 7);
+                     p.rq_psn.v == u->rq_psn.v && p.sq_psn.v == u->tag * 7);
     else
         CHECK(w, u->id->state == CMS_DREQ_RCVD); /* the DREQ came instead of the RTU */
     u->phase = UP;
