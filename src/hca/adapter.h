@@ -1,7 +1,7 @@
 /* Inside the adapter: the whole of it, and the small parts that no machine of one QP owns.
  *
- *   hca.c      packets in and out, QPs in turn      qpt.c     QPN -> QP
- *   agenda.c   deadlines and turns                  event.c   async events that wait for the owner */
+ *   hca.c      packets in and out, QPs in turn    qpt.c     QPN -> QP
+ *   agenda.c   deadlines and turns                event.c   async events that wait for the owner */
 #ifndef RBOND_HCA_ADAPTER_H
 #define RBOND_HCA_ADAPTER_H
 
@@ -63,15 +63,15 @@ void qpt_del(struct hca *hca, struct hca_qp *qp);
 /* NULL: no such QP, or another function's. */
 struct hca_qp *qpt_find(const struct hca *hca, qpn_t qpn);
 
-/* agenda.c: room for one more QP is made at its creation, so that the data path allocates nothing. */
+/* agenda.c: room for a QP is made at its creation, so that the data path need not allocate. */
 int agenda_reserve(struct hca *hca, uint32_t nqps);
 
 /* event.c */
 void event_raise(struct hca *hca, struct event_source *source, enum hca_event_type type);
 void event_forget(struct event_source *source);
 
-/* cq.c: the QPs of CQs that have overrun fail now that no machine is half-way. Every entry point that
- * can complete something ends with this. */
+/* cq.c: the QPs of CQs that have overrun fail now that no machine is half-way. Every entry point
+ * that can complete something ends with this. */
 void cq_fail_overrun(struct hca *hca, when_t now);
 
 /* mr.c */

@@ -27,8 +27,8 @@ struct hca_cq {
     alignas(64) _Atomic uint32_t head; /* the consumer's */
 };
 
-/* Adds a completion. `solicited` counts for CQs armed for solicited ones; failures always do. A full
- * ring overruns: the CQ goes to error, HCA_EVENT_CQ_ERR is queued, its QPs fail. */
+/* Adds a completion. `solicited` counts for CQs armed for solicited ones; failures always do. A
+ * full ring overruns: the CQ goes to error, HCA_EVENT_CQ_ERR is queued, its QPs fail. */
 void cq_push(struct hca_cq *cq, const struct hca_wc *wc, bool solicited, when_t now);
 /* The QP is reset or destroyed: its completions that wait are taken out (ibv_destroy_qp(3)). The
  * owner keeps the consumer out meanwhile. */

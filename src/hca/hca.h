@@ -6,7 +6,8 @@
  *
  * Facts go in (hca_input, hca_steer, hca_expire, the verbs below), packets are pulled out
  * (hca_output), completions are polled from CQs, and what would be a callback elsewhere is a queue
- * that the owner drains: hca_next_event (async events) and hca_next_notified (armed CQs that fired).
+ * that the owner drains: hca_next_event (async events) and hca_next_notified (armed CQs that
+ * fired).
  *
  * Numbers (states, masks, statuses, opcodes, access flags) have the values of <infiniband/verbs.h>,
  * which verbs/ asserts at build time; this layer does not include that header.
@@ -234,8 +235,8 @@ struct hca_rx {
 };
 
 /* A packet to send. The port adds pad, ICRC, UDP and IP headers. `payload` points into user memory
- * (or the engine's own) and is valid until the next call on this hca. UC and UD requests complete in
- * the call of hca_output (or hca_expire) after the one that gave their packets. */
+ * (or the engine's own) and is valid until the next call on this hca. UC and UD requests complete
+ * in the call of hca_output (or hca_expire) after the one that gave their packets. */
 struct hca_tx {
     struct gid src, dst;
     uint32_t flow_label;
@@ -314,7 +315,8 @@ struct hca *hca_new(const struct hca_conf *conf);
 void hca_free(struct hca *hca);
 
 void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now);
-/* The port's payload MTU, 256 .. 4096: the ceiling of UD messages and of QPs' path MTUs. At first 4096. */
+/* The port's payload MTU, 256 .. 4096: the ceiling of UD messages and of QPs' path
+ * MTUs. At first 4096. */
 void hca_set_mtu(struct hca *hca, uint32_t bytes);
 /* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. To be
  * called until it gives 0: that call completes the UC and UD requests of the one before. */
@@ -340,8 +342,9 @@ void hca_count_bad_rx(struct hca *hca);
 /* A protection domain is a number. */
 uint32_t hca_pd_alloc(struct hca *hca);
 
-/* Registers [addr, addr + length), reached remotely at `iova`. -EINVAL for access flags that the man
- * page of ibv_reg_mr forbids, wrapping ranges. The memory must stay mapped until hca_mr_dereg. */
+/* Registers [addr, addr + length), reached remotely at `iova`. -EINVAL for access flags that the
+ * man page of ibv_reg_mr forbids, wrapping ranges. The memory must stay mapped until
+ * hca_mr_dereg. */
 int hca_mr_reg(struct hca *hca, uint32_t pd, void *addr, size_t length, uint64_t iova,
                uint32_t access, struct hca_mr **mr);
 int hca_mr_dereg(struct hca *hca, struct hca_mr *mr);

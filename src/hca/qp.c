@@ -369,7 +369,10 @@ void qp_ack_seen(struct hca_qp *qp, when_t now)
 
 qpn_t hca_qp_num(const struct hca_qp *qp) { return qp->qpn; }
 
-uint32_t hca_qp_send_room(const struct hca_qp *qp) { return qp->sq.size - (qp->sq.tail - qp->sq.head); }
+uint32_t hca_qp_send_room(const struct hca_qp *qp)
+{
+    return qp->sq.size - (qp->sq.tail - qp->sq.head);
+}
 
 void *hca_qp_owner(const struct hca_qp *qp) { return qp->events.owner; }
 

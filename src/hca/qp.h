@@ -56,8 +56,8 @@ struct hca_qp {
 /* qp.c: facts that the machines report */
 
 /* A work request failed: moves the QP to ERR and flushes both queues. The machine has already said
- * which request failed, and with what status, by completing it. rc_to_err() and uc_to_err() are called
- * from inside: the machine returns at once afterwards. */
+ * which request failed, and with what status, by completing it. rc_to_err() and uc_to_err() are
+ * called from inside: the machine returns at once afterwards. */
 void qp_fail(struct hca_qp *qp, when_t now);
 /* UC and UD: a send request failed and was completed so: the QP moves to SQE, the rest of the send
  * queue is flushed, the receive queue lives on (IBTA 10.3.1). */
@@ -76,9 +76,9 @@ bool qp_take_recv(struct hca_qp *qp, struct rwqe *out);
 /* The one qp_take_recv would give, valid until then; NULL: none. */
 const struct rwqe *qp_peek_recv(const struct hca_qp *qp);
 
-/* Fills addresses and member from attr.av, BTH (pad from payload_len, pkey, dqpn) and encodes headers;
- * counts it. `h` carries opcode, psn, solicited, ackreq and what the extended headers want. Payload,
- * niov and payload_len must be set already. The QP must have a member. */
+/* Fills addresses and member from attr.av, BTH (pad from payload_len, pkey, dqpn) and encodes
+ * headers; counts it. `h` carries opcode, psn, solicited, ackreq and what the extended headers
+ * want. Payload, niov and payload_len must be set already. The QP must have a member. */
 void qp_emit(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h);
 /* The same to an address of a work request's own (UD). */
 void qp_emit_to(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h, const struct hca_ah *ah,

@@ -160,15 +160,13 @@ static void to_rtr(struct hca_qp *qp)
     if (qp->type == HCA_QPT_UC) uc_to_rtr(qp);
 }
 
-static void to_rts(struct hca_qp *qp, when_t now)
+static void to_rts(struct hca_qp *qp)
 {
     bool starts = qp->state == RTR;
     qp->state = RTS;
     qp->attr.sq_draining = false;
     if (starts && qp->type == HCA_QPT_RC) rc_to_rts(qp);
     if (starts && qp->type == HCA_QPT_UC) uc_to_rts(qp);
-    /* What was posted in SQD counts from now on: with no member, its time runs. */
-    if (!starts && qp->type == HCA_QPT_RC && !sq_is_empty(&qp->sq)) rc_posted(qp, now);
     agenda_ready(qp);
 }
 
@@ -191,7 +189,7 @@ int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *
     case RESET: qp_to_reset(qp); break;
     case INIT: qp->state = INIT; break;
     case RTR: to_rtr(qp); break;
-    case RTS: to_rts(qp, now); break;
+    case RTS: to_rts(qp); break;
     case SQD:
         if (before == RTS) qp_to_sqd(qp);
         break;

@@ -1,5 +1,5 @@
-/* The send queue: a ring of WQEs. [head, next) are started and incomplete, [next, tail) wait. Indices
- * only grow; sq_at masks. A WQE holds its own copy of the SGE list and of inline bytes. */
+/* The send queue: a ring of WQEs. [head, next) are started and incomplete, [next, tail) wait.
+ * Indices only grow; sq_at masks. A WQE holds its own copy of the SGE list and of inline bytes. */
 #ifndef RBOND_HCA_SQ_H
 #define RBOND_HCA_SQ_H
 
@@ -40,11 +40,12 @@ struct hca_qp;
  * negated hca_wc_status (-HCA_WC_LOC_PROT_ERR) where an SGE's key, range or access is wrong. */
 int wqe_gather(const struct hca_qp *qp, const struct wqe *wqe, uint32_t offset, uint32_t len,
                struct iovec iov[HCA_MAX_SGE]);
-/* Copies `len` bytes into the WQE's SGEs from `offset` (READ and atomic responses): 0 or as above. */
+/* Copies `len` bytes into the WQE's SGEs from `offset` (READ and atomic responses): 0 or as
+ * above. */
 int wqe_scatter(const struct hca_qp *qp, const struct wqe *wqe, uint32_t offset, const void *bytes,
                 uint32_t len);
-/* Completes the WQE at sq->head with this status and steps head on. Writes a CQE if it is signalled,
- * the QP signals all, or the status is an error. */
+/* Completes the WQE at sq->head with this status and steps head on. Writes a CQE if it is
+ * signalled, the QP signals all, or the status is an error. */
 void wqe_complete(struct hca_qp *qp, enum hca_wc_status status, when_t now);
 
 #endif
