@@ -46,12 +46,13 @@ struct message {
     uint8_t bytes[];
 };
 
-/* A buffer for requests; the loop is one thread. */
-static uint8_t inbox[CTL_MAX_MSG];
+/* A buffer for requests; the loop is one thread. Handlers read bodies in place. */
+static _Alignas(16) uint8_t inbox[CTL_MAX_MSG];
 
 /* ---- the end of a connection ------------------------------------------------------------- */
 
-static void message_free(struct ctl_conn *conn, struct message *m) {
+static void message_free(struct ctl_conn *conn, struct message *m)
+{
     list_del(&m->node);
     conn->queued -= m->len;
     conn->server->queued -= m->len;
@@ -59,7 +60,8 @@ static void message_free(struct ctl_conn *conn, struct message *m) {
     free(m);
 }
 
-static void server_release(struct ctl_server *server) {
+static void server_release(struct ctl_server *server)
+{
     if (server->closing && list_empty(&server->conns) &&
         uv_handle_get_data((uv_handle_t *)&server->poll) == NULL) {
         if (server->spare_fd >= 0) close(server->spare_fd);
@@ -67,7 +69,8 @@ static void server_release(struct ctl_server *server) {
     }
 }
 
-static void conn_closed(uv_handle_t *handle) {
+static void conn_closed(uv_handle_t *handle)
+{
     struct ctl_conn *conn = container_of((uv_poll_t *)handle, struct ctl_conn, poll);
     struct ctl_server *server = conn->server;
 
@@ -79,7 +82,8 @@ static void conn_closed(uv_handle_t *handle) {
 }
 
 /* Not from within a send: the caller of ctl_send_event may be walking the connections. */
-static void conn_end(struct ctl_conn *conn) {
+static void conn_end(struct ctl_conn *conn)
+{
     if (uv_is_closing((uv_handle_t *)&conn->poll)) return;
     conn->dying = true;
     list_for_each_safe (node, tmp, &conn->queue)
@@ -89,7 +93,8 @@ static void conn_end(struct ctl_conn *conn) {
 }
 
 /* From anywhere: the shutdown makes the descriptor ready, and the loop comes to conn_end. */
-static void conn_drop(struct ctl_conn *conn) {
+static void conn_drop(struct ctl_conn *conn)
+{
     conn->dying = true;
     shutdown(conn->fd, SHUT_RDWR);
 }
@@ -98,13 +103,15 @@ static void conn_drop(struct ctl_conn *conn) {
 
 static void conn_ready(uv_poll_t *poll, int status, int events);
 
-static void conn_watch(struct ctl_conn *conn) {
+static void conn_watch(struct ctl_conn *conn)
+{
     if (uv_is_closing((uv_handle_t *)&conn->poll)) return;
     int events = list_empty(&conn->queue) ? UV_READABLE : UV_WRITABLE;
     uv_poll_start(&conn->poll, events | UV_DISCONNECT, conn_ready);
 }
 
-static ssize_t put(int fd, const void *bytes, size_t len, const int *fds, size_t nfds) {
+static ssize_t put(int fd, const void *bytes, size_t len, const int *fds, size_t nfds)
+{
     union {
         struct cmsghdr align;
         char room[CMSG_SPACE(CTL_MAX_FDS * sizeof(int))];
@@ -129,7 +136,8 @@ static ssize_t put(int fd, const void *bytes, size_t len, const int *fds, size_t
 }
 
 static void enqueue(struct ctl_conn *conn, const void *bytes, size_t len, const int *fds,
-                    size_t nfds) {
+                    size_t nfds)
+{
     struct ctl_server *server = conn->server;
     struct message *m = NULL;
 
@@ -157,7 +165,8 @@ static void enqueue(struct ctl_conn *conn, const void *bytes, size_t len, const 
 }
 
 static void send_message(struct ctl_conn *conn, const void *bytes, size_t len, const int *fds,
-                         size_t nfds) {
+                         size_t nfds)
+{
     if (conn->dying) return;
     if (list_empty(&conn->queue)) {
         ssize_t n = put(conn->fd, bytes, len, fds, nfds);
@@ -170,7 +179,8 @@ static void send_message(struct ctl_conn *conn, const void *bytes, size_t len, c
     enqueue(conn, bytes, len, fds, nfds);
 }
 
-static void flush_queue(struct ctl_conn *conn) {
+static void flush_queue(struct ctl_conn *conn)
+{
     while (!list_empty(&conn->queue)) {
         struct message *m = container_of(conn->queue.next, struct message, node);
         ssize_t n = put(conn->fd, m->bytes, m->len, m->fds, m->nfds);
@@ -185,7 +195,8 @@ static void flush_queue(struct ctl_conn *conn) {
 }
 
 void ctl_send_reply(struct ctl_conn *conn, const struct ctl_hdr *request, const void *records,
-                    size_t count, size_t record_size, const int *fds, size_t nfds) {
+                    size_t count, size_t record_size, const int *fds, size_t nfds)
+{
     uint8_t out[sizeof(struct ctl_hdr) + CHUNK_BYTES];
 
     must(record_size <= CHUNK_BYTES && nfds <= CTL_MAX_FDS);
@@ -209,7 +220,8 @@ void ctl_send_reply(struct ctl_conn *conn, const struct ctl_hdr *request, const 
 }
 
 void ctl_send_error(struct ctl_conn *conn, const struct ctl_hdr *request, int status,
-                    const char *format, ...) {
+                    const char *format, ...)
+{
     struct {
         struct ctl_hdr hdr;
         struct ctl_error error;
@@ -228,7 +240,8 @@ void ctl_send_error(struct ctl_conn *conn, const struct ctl_hdr *request, int st
     send_message(conn, &m, sizeof m, NULL, 0);
 }
 
-void ctl_send_event(struct ctl_conn *conn, const struct ctl_event *event) {
+void ctl_send_event(struct ctl_conn *conn, const struct ctl_event *event)
+{
     struct {
         struct ctl_hdr hdr;
         struct ctl_event event;
@@ -240,7 +253,8 @@ void ctl_send_event(struct ctl_conn *conn, const struct ctl_event *event) {
 
 /* ---- receiving --------------------------------------------------------------------------- */
 
-static void take_request(struct ctl_conn *conn, size_t n) {
+static void take_request(struct ctl_conn *conn, size_t n)
+{
     struct ctl_hdr hdr;
     const uint8_t *body = inbox + sizeof hdr;
 
@@ -263,7 +277,8 @@ static void take_request(struct ctl_conn *conn, size_t n) {
     conn->server->ops->request(conn->server->ctx, conn, &hdr, body, n - sizeof hdr);
 }
 
-static void conn_ready(uv_poll_t *poll, int status, int events) {
+static void conn_ready(uv_poll_t *poll, int status, int events)
+{
     struct ctl_conn *conn = container_of(poll, struct ctl_conn, poll);
 
     if (status < 0 || conn->dying) {
@@ -293,7 +308,8 @@ static void conn_ready(uv_poll_t *poll, int status, int events) {
 
 /* ---- connections ------------------------------------------------------------------------- */
 
-static void conn_new(struct ctl_server *server, int fd) {
+static void conn_new(struct ctl_server *server, int fd)
+{
     struct ctl_conn *conn = server->nconns < CTL_MAX_CONNS ? calloc(1, sizeof *conn) : NULL;
     socklen_t len = sizeof conn->peer;
 
@@ -313,14 +329,16 @@ static void conn_new(struct ctl_server *server, int fd) {
 
 /* Out of descriptors: the spare one makes room to accept and turn away, else the loop would spin.
  */
-static void turn_away(struct ctl_server *server) {
+static void turn_away(struct ctl_server *server)
+{
     if (server->spare_fd >= 0) close(server->spare_fd);
     int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC);
     if (fd >= 0) close(fd);
     server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-static void listen_ready(uv_poll_t *poll, int status, int events) {
+static void listen_ready(uv_poll_t *poll, int status, int events)
+{
     struct ctl_server *server = container_of(poll, struct ctl_server, poll);
 
     for (int i = 0; i < REQUESTS_PER_TURN; i++) {
@@ -334,7 +352,8 @@ static void listen_ready(uv_poll_t *poll, int status, int events) {
 }
 
 int ctl_server_new(struct ctl_server **out, uv_loop_t *loop, const struct ctl_listener *listener,
-                   const struct ctl_server_ops *ops, void *ctx) {
+                   const struct ctl_server_ops *ops, void *ctx)
+{
     struct ctl_server *server = calloc(1, sizeof *server);
 
     if (!server) return -ENOMEM;
@@ -356,35 +375,30 @@ int ctl_server_new(struct ctl_server **out, uv_loop_t *loop, const struct ctl_li
     return 0;
 }
 
-static void server_closed(uv_handle_t *handle) {
+static void server_closed(uv_handle_t *handle)
+{
     struct ctl_server *server = container_of((uv_poll_t *)handle, struct ctl_server, poll);
 
     uv_handle_set_data(handle, NULL);
     server_release(server);
 }
 
-void ctl_server_close(struct ctl_server *server) {
+void ctl_server_close(struct ctl_server *server)
+{
     server->closing = true;
     list_for_each_safe (node, tmp, &server->conns)
         conn_end(container_of(node, struct ctl_conn, node));
     uv_close((uv_handle_t *)&server->poll, server_closed);
 }
 
-struct ctl_conn *ctl_conn_next(struct ctl_server *server, struct ctl_conn *prev) {
+struct ctl_conn *ctl_conn_next(struct ctl_server *server, struct ctl_conn *prev)
+{
     struct list *node = prev ? prev->node.next : server->conns.next;
 
     return node == &server->conns ? NULL : container_of(node, struct ctl_conn, node);
 }
 
-void *ctl_conn_data(const struct ctl_conn *conn) {
-    return conn->data;
-}
-void ctl_conn_set_data(struct ctl_conn *conn, void *data) {
-    conn->data = data;
-}
-pid_t ctl_conn_pid(const struct ctl_conn *conn) {
-    return conn->peer.pid;
-}
-uid_t ctl_conn_uid(const struct ctl_conn *conn) {
-    return conn->peer.uid;
-}
+void *ctl_conn_data(const struct ctl_conn *conn) { return conn->data; }
+void ctl_conn_set_data(struct ctl_conn *conn, void *data) { conn->data = data; }
+pid_t ctl_conn_pid(const struct ctl_conn *conn) { return conn->peer.pid; }
+uid_t ctl_conn_uid(const struct ctl_conn *conn) { return conn->peer.uid; }

@@ -122,6 +122,7 @@ int bonds_add(struct registry *reg, const struct ctl_bond_conf *conf, bool from_
     char device[CTL_NAME_LEN + 4];
 
     c.mask = 0;
+    for (unsigned m = c.nmembers; m < CTL_MAX_MEMBERS; m++) memset(c.member[m], 0, CTL_NAME_LEN);
     if (!c.netdev[0]) ctl_string_set(c.netdev, sizeof c.netdev, "lo");
     int rc = check_name(c.name, error);
     if (rc < 0) return rc;

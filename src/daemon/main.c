@@ -170,6 +170,7 @@ static void on_news(uv_poll_t *poll, int status, int events)
     int rc = watch_read(d->watch);
 
     if (rc < 0) log_error("rtnetlink: %s", strerror(-rc));
+    registry_settle(&d->registry);
 }
 
 static void hold_signals(int how)

@@ -225,6 +225,7 @@ static void add_missing(struct registry *reg, when_t when)
 
 static void reconcile(struct registry *reg, when_t when)
 {
+    reg->unsettled = false;
     remove_unwanted(reg, when);
     add_missing(reg, when);
     list_for_each (node, &reg->devices) {
@@ -273,7 +274,7 @@ static void on_link(void *ctx, const struct watch_link *link, bool gone, when_t 
     if (!reg->dumping) steer_at_once(reg, link, gone, when);
     netdevs_link(&reg->netdevs, link, gone);
     link_event(reg, link, was, link->carrier && link->up && !gone, when);
-    if (!reg->dumping) reconcile(reg, when);
+    reg->unsettled = true;
 }
 
 static void on_addr(void *ctx, const struct watch_addr *addr, bool gone, when_t when)
@@ -281,7 +282,7 @@ static void on_addr(void *ctx, const struct watch_addr *addr, bool gone, when_t 
     struct registry *reg = ctx;
 
     netdevs_addr(&reg->netdevs, addr, gone);
-    if (!reg->dumping) reconcile(reg, when);
+    reg->unsettled = true;
 }
 
 static void on_dump_begin(void *ctx)
@@ -321,11 +322,19 @@ int registry_init(struct registry *reg, uv_loop_t *loop, const struct conf *conf
     return rc;
 }
 
+void registry_settle(struct registry *reg)
+{
+    if (reg->unsettled && !reg->dumping) reconcile(reg, clock_now());
+}
+
 void registry_close(struct registry *reg)
 {
-    when_t now = clock_now();
-
-    list_for_each_safe (node, tmp, &reg->devices) remove_device(reg, device_of(node), now);
+    list_for_each_safe (node, tmp, &reg->devices) {
+        struct device *d = device_of(node);
+        list_del(&d->node);
+        reg->ops->device_gone(reg->ctx, d);
+        device_free(d);
+    }
     netdevs_free(&reg->netdevs);
     uv_close((uv_handle_t *)&reg->timer, NULL);
 }

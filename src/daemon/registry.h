@@ -33,16 +33,21 @@ struct registry {
     struct list devices;
     size_t ndevices;
     bool dumping;
-    bool dirty;
+    bool unsettled; /* facts have come that devices do not show yet */
+    bool dirty;     /* devices have changed since ops->changed */
 };
 
 int registry_init(struct registry *reg, uv_loop_t *loop, const struct conf *conf,
                   const struct registry_ops *ops, void *ctx);
-/* Withdraws every device; the timer's handle closes on the loop. */
+/* Frees every device. Their pages stay as they are with the programs that have them: those go on
+ * without a daemon. The timer's handle closes on the loop. */
 void registry_close(struct registry *reg);
 
-/* Facts, as struct watch_ops has them; `ctx` is the registry. */
+/* Facts, as struct watch_ops has them; `ctx` is the registry. A link's loss or return is in the
+ * published table when the call returns; all else waits for registry_settle, once for a whole burst
+ * of facts, so that no loss waits behind the bookkeeping of others. */
 extern const struct watch_ops registry_watch_ops;
+void registry_settle(struct registry *reg);
 
 struct device *registry_by_name(const struct registry *reg, const char *name);
 struct device *registry_by_guid(const struct registry *reg, uint64_t guid);

@@ -25,6 +25,7 @@ static void add_link(uint32_t ifindex, const char *name, uint16_t type)
 
     strncpy(l.name, name, sizeof l.name - 1);
     registry_watch_ops.link(&registry, &l, false, (when_t){1});
+    registry_settle(&registry);
 }
 
 static void remove_socket(void) { ctl_listener_close(&listener); }

@@ -53,7 +53,7 @@ static inline struct ctl_client *live_connect(const struct live *l)
 {
     struct ctl_client *c;
 
-    for (unsigned i = 0; i < 1000; i++) {
+    for (unsigned i = 0; i < 400; i++) {
         if (ctl_connect(&c, l->path) == 0) return c;
         usleep(5000);
     }

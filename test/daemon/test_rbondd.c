@@ -1,5 +1,6 @@
 /* rbondd from outside: devices, bonds and their refusals, failover, functions, its end. */
 #include "live.h"
+#include <arpa/inet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
@@ -331,7 +332,8 @@ static void test_steering(void **state)
 {
     enum { N = 300 };
     static struct opened o[N];
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(4791)};
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons(4791)};
+    static const char *const hosts[2] = {"::ffff:127.0.0.1", "::1"};
     struct ctl_client *owner = live_connect(&live);
     uint8_t bth[16], got[64];
 
@@ -340,9 +342,9 @@ static void test_steering(void **state)
         if (rc != 0) fail_msg("function %u: %s", i, strerror(-rc));
     }
     assert_int_equal(functions_now(), N);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    int fd = socket(AF_INET6, SOCK_DGRAM, 0);
     for (unsigned round = 0; round < 2; round++) {
+        assert_int_equal(inet_pton(AF_INET6, hosts[round], &to.sin6_addr), 1);
         for (unsigned i = 0; i < N; i++) {
             uint32_t qpn = o[i].info.function << HCA_INDEX_BITS | (i * 37 % HCA_MAX_QP);
             memset(bth, 0, sizeof bth);
@@ -500,6 +502,27 @@ static void test_killed_daemon(void **state)
     client = live_connect(&live);
 }
 
+/* Ended in good order: what programs hold goes on as it stood. */
+static void test_programs_outlive(void **state)
+{
+    struct opened o;
+    struct device_state s;
+    struct ctl_event event;
+
+    assert_int_equal(open_device(client, "rb_va0", &o), 0);
+    kill(live.pid, SIGTERM);
+    assert_int_equal(exit_code(live.pid), 0);
+    while (ctl_next_event(client, &event, true) == 1) {
+    }
+    page_read(o.page, &s);
+    assert_int_equal(s.port_state, CTL_PORT_ACTIVE);
+    assert_int_equal(s.steering.active[0], 0);
+    close_opened(&o);
+    live.pid = live_spawn(&live);
+    ctl_close(client);
+    client = live_connect(&live);
+}
+
 static void test_bad_config(void **state)
 {
     struct live bad = live;
@@ -521,14 +544,14 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_devices),        LIVE(test_page_and_gids),
-        LIVE(test_refusals),       LIVE(test_enslave_and_release),
-        LIVE(test_failover),       LIVE(test_member_vanishes),
-        LIVE(test_killed_client),  LIVE(test_steering),
-        LIVE(test_too_many),       LIVE(test_distrust),
-        LIVE(test_other_user),     LIVE(test_urgency),
-        LIVE(test_second_refused), LIVE(test_killed_daemon),
-        LIVE(test_bad_config),
+        LIVE(test_devices),          LIVE(test_page_and_gids),
+        LIVE(test_refusals),         LIVE(test_enslave_and_release),
+        LIVE(test_failover),         LIVE(test_member_vanishes),
+        LIVE(test_killed_client),    LIVE(test_steering),
+        LIVE(test_too_many),         LIVE(test_distrust),
+        LIVE(test_other_user),       LIVE(test_urgency),
+        LIVE(test_second_refused),   LIVE(test_killed_daemon),
+        LIVE(test_programs_outlive), LIVE(test_bad_config),
     };
     struct rlimit lim;
 
