@@ -502,6 +502,38 @@ static void test_killed_daemon(void **state)
     client = live_connect(&live);
 }
 
+/* A bond of the configuration takes its ports as they come. */
+static void test_configured_bond(void **state)
+{
+    struct live l;
+    struct ctl_event event;
+    struct ctl_dev dev;
+    char text[232];
+
+    ctl_close(client); /* one daemon at a time has the port */
+    live_stop(&live);
+    live_start(&l, "{\"include\":[\"va0\",\"br0\"],\"bonds\":[{\"name\":\"late\",\"members\":"
+                   "[\"va1\",\"vt0\"],\"primary\":\"vt0\"}]}");
+    client = live_connect(&l);
+    assert_non_null(find_device(client, "rb_late", &dev));
+    assert_int_equal(dev.port_state, CTL_PORT_ACTIVE);
+    assert_non_null(find_device(client, "rb_va0", &dev));
+    assert_non_null(find_device(client, "rb_br0", &dev)); /* included by name */
+    assert_null(find_device(client, "rb_va1", &dev));
+    assert_null(find_device(client, "rb_va2", &dev));
+    assert_int_equal(call_text(client, CTL_MONITOR, NULL, 0, text), 0);
+    sh("ip link add vt0 type veth peer name vt1; ip link set vt0 up; ip link set vt1 up");
+    assert_true(await_event(client, CTL_EV_FAILOVER, &event));
+    assert_string_equal(event.device, "rb_late");
+    assert_string_equal(event.member, "vt0");
+    sh("ip link del vt0");
+    assert_true(await_event(client, CTL_EV_FAILOVER, &event));
+    assert_string_equal(event.member, "va1");
+    ctl_close(client);
+    live_stop(&l);
+    start(state);
+}
+
 /* Ended in good order: what programs hold goes on as it stood. */
 static void test_programs_outlive(void **state)
 {
@@ -544,14 +576,15 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_devices),          LIVE(test_page_and_gids),
-        LIVE(test_refusals),         LIVE(test_enslave_and_release),
-        LIVE(test_failover),         LIVE(test_member_vanishes),
-        LIVE(test_killed_client),    LIVE(test_steering),
-        LIVE(test_too_many),         LIVE(test_distrust),
-        LIVE(test_other_user),       LIVE(test_urgency),
-        LIVE(test_second_refused),   LIVE(test_killed_daemon),
-        LIVE(test_programs_outlive), LIVE(test_bad_config),
+        LIVE(test_devices),         LIVE(test_page_and_gids),
+        LIVE(test_refusals),        LIVE(test_enslave_and_release),
+        LIVE(test_failover),        LIVE(test_member_vanishes),
+        LIVE(test_killed_client),   LIVE(test_steering),
+        LIVE(test_too_many),        LIVE(test_distrust),
+        LIVE(test_other_user),      LIVE(test_urgency),
+        LIVE(test_second_refused),  LIVE(test_killed_daemon),
+        LIVE(test_configured_bond), LIVE(test_programs_outlive),
+        LIVE(test_bad_config),
     };
     struct rlimit lim;
 
