@@ -53,7 +53,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-const char *argp_program_version = "rbondd " RBOND_VERSION;
+/* glibc reads it from here. */
+__attribute__((visibility("default"))) const char *argp_program_version = "rbondd " RBOND_VERSION;
 
 static const struct argp parser = {
     options,

@@ -502,6 +502,12 @@ static void test_killed_daemon(void **state)
     client = live_connect(&live);
 }
 
+static void test_command_line(void **state)
+{
+    sh("\"$RBONDD\" --version | grep -q '^rbondd [0-9]'");
+    sh("! \"$RBONDD\" word 2>/dev/null && ! \"$RBONDD\" -l loud 2>/dev/null");
+}
+
 /* A bond of the configuration takes its ports as they come. */
 static void test_configured_bond(void **state)
 {
@@ -576,14 +582,23 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_devices),         LIVE(test_page_and_gids),
-        LIVE(test_refusals),        LIVE(test_enslave_and_release),
-        LIVE(test_failover),        LIVE(test_member_vanishes),
-        LIVE(test_killed_client),   LIVE(test_steering),
-        LIVE(test_too_many),        LIVE(test_distrust),
-        LIVE(test_other_user),      LIVE(test_urgency),
-        LIVE(test_second_refused),  LIVE(test_killed_daemon),
-        LIVE(test_configured_bond), LIVE(test_programs_outlive),
+        LIVE(test_devices),
+        LIVE(test_page_and_gids),
+        LIVE(test_refusals),
+        LIVE(test_enslave_and_release),
+        LIVE(test_failover),
+        LIVE(test_member_vanishes),
+        LIVE(test_killed_client),
+        LIVE(test_steering),
+        LIVE(test_too_many),
+        LIVE(test_distrust),
+        LIVE(test_other_user),
+        LIVE(test_urgency),
+        LIVE(test_second_refused),
+        LIVE(test_killed_daemon),
+        cmocka_unit_test(test_command_line),
+        LIVE(test_configured_bond),
+        LIVE(test_programs_outlive),
         LIVE(test_bad_config),
     };
     struct rlimit lim;
