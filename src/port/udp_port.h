@@ -5,6 +5,7 @@
 #define RBOND_PORT_UDP_PORT_H
 
 #include "port/port.h"
+#include <assert.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <sys/socket.h>
@@ -92,8 +93,16 @@ void udp_ways_close(struct udp_tx *tx);
 /* Points the receive vectors at their buffers, once. */
 void udp_rx_init(struct udp_rx *rx);
 
+/* What follows BTH .. pad in a datagram handed on over loopback: where it came from. */
+struct udp_handed {
+    struct gid src, dst;
+    uint8_t traffic_class, hop_limit;
+};
+static_assert(sizeof(struct udp_handed) == 34, "no padding on the wire");
+
 /* Sends one datagram (BTH .. pad) of another function's to this host's reuseport group, over the
  * loopback address of the family. False where the kernel refuses. */
-bool udp_hand_on(struct udp_port *p, bool ipv4, const uint8_t *roce, size_t len);
+bool udp_hand_on(struct udp_port *p, bool ipv4, const struct hca_rx *from, uint8_t *roce,
+                 size_t len);
 
 #endif

@@ -109,12 +109,26 @@ static bool icrc_right(struct arrival *a, uint8_t *roce, size_t len, uint16_t in
 
 /* Another function's: GRO merged it behind one of ours, or the group has no socket for it. Only
  * once: what came over loopback and is still not ours belongs to nobody. */
-static void hand_on(struct udp_port *p, const struct arrival *a, const uint8_t *roce, size_t len)
+static void hand_on(struct udp_port *p, const struct arrival *a, uint8_t *roce, size_t len)
 {
-    if (!a->looped && udp_hand_on(p, a->ipv4, roce, len))
+    if (!a->looped && udp_hand_on(p, a->ipv4, &a->rx, roce, len))
         p->port.stats.rx_handed_on++;
     else
         p->port.stats.rx_foreign++;
+}
+
+/* What was handed on says behind its pad who sent it, and to whom. */
+static bool unwrap(struct arrival *a, const uint8_t *data, size_t *len)
+{
+    struct udp_handed handed;
+    if (*len < ROCE_BTH_LEN + sizeof handed) return false;
+    *len -= sizeof handed;
+    memcpy(&handed, data + *len, sizeof handed);
+    a->rx.src = handed.src;
+    a->rx.dst = handed.dst;
+    a->rx.traffic_class = handed.traffic_class;
+    a->rx.hop_limit = handed.hop_limit;
+    return true;
 }
 
 /* Is the datagram good, and this function's? Then a->rx holds it. */
@@ -132,6 +146,10 @@ static bool take(struct udp_port *p, struct arrival *a, uint8_t *data, size_t le
     }
     if (get_be24(data + 5) >> HCA_INDEX_BITS != p->function) {
         hand_on(p, a, data, len);
+        return false;
+    }
+    if (a->looped && !unwrap(a, data, &len)) {
+        p->port.stats.rx_short++;
         return false;
     }
     a->rx.data = data;

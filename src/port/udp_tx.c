@@ -308,9 +308,11 @@ size_t udp_tx(struct port *port, const struct hca_tx *pkts, size_t n)
     return done;
 }
 
-bool udp_hand_on(struct udp_port *p, bool ipv4, const uint8_t *roce, size_t len)
+bool udp_hand_on(struct udp_port *p, bool ipv4, const struct hca_rx *from, uint8_t *roce,
+                 size_t len)
 {
     struct udp_tx_socket *s = &p->tx.socket[0];
+    struct udp_handed handed = {from->src, from->dst, from->traffic_class, from->hop_limit};
     struct sockaddr_in6 to = {.sin6_family = AF_INET6,
                               .sin6_port = htons(ROCE_UDP_PORT),
                               .sin6_addr = IN6ADDR_LOOPBACK_INIT};
@@ -318,13 +320,14 @@ bool udp_hand_on(struct udp_port *p, bool ipv4, const uint8_t *roce, size_t len)
     struct icrc_path path = {.sport = s->sport,
                              .dport = ROCE_UDP_PORT,
                              .df = true,
-                             .udp_len = (uint16_t)(8 + len + ROCE_ICRC_LEN)};
+                             .udp_len = (uint16_t)(8 + len + sizeof handed + ROCE_ICRC_LEN)};
     memcpy(path.dst.raw, &to.sin6_addr, 16);
     path.src = path.dst;
+    uint32_t crc = icrc_feed_bth(icrc_begin(&path), roce, len);
     uint8_t icrc[ROCE_ICRC_LEN];
-    put_be32(icrc, __builtin_bswap32(icrc_of(&path, roce, len)));
-    struct iovec iov[] = {{(void *)roce, len}, {icrc, sizeof icrc}};
+    put_be32(icrc, __builtin_bswap32(icrc_end(icrc_feed(crc, &handed, sizeof handed))));
+    struct iovec iov[] = {{roce, len}, {&handed, sizeof handed}, {icrc, sizeof icrc}};
     struct msghdr msg = {
-        .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = iov, .msg_iovlen = 2};
+        .msg_name = &to, .msg_namelen = sizeof to, .msg_iov = iov, .msg_iovlen = 3};
     return sendmsg(s->fd, &msg, MSG_DONTWAIT) >= 0;
 }

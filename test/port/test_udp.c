@@ -304,6 +304,9 @@ static void test_handing_on(void **state)
         memcpy(pk.expect[0], all->expect[1], 512);
         memcpy(pk.expect[1], all->expect[3], 512);
         all_arrive(b[2]);
+        /* The adapter must see its peer, not the loopback. */
+        assert_true(gid_equal(&pk.last.src, &all->tx[0].src));
+        assert_true(gid_equal(&pk.last.dst, &all->tx[0].dst));
         free(all);
         /* The one for function 9 comes to some socket by the hash, and is dropped there. */
         packets_clear(&pk);
