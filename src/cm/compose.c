@@ -45,7 +45,6 @@ void compose_req(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
                     .local_gid = id->route.local,
                     .remote_gid = id->route.remote,
                     .traffic_class = id->route.traffic_class,
-                    .packet_rate = CM_PACKET_RATE,
                     .hop_limit = CM_HOP_LIMIT,
                     .local_ack_timeout = id->ack_timeout},
     };

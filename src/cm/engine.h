@@ -27,7 +27,6 @@
 #define CM_MRA_TIMEOUT 24
 #define CM_HOP_LIMIT 64
 #define CM_TARGET_ACK_DELAY 12 /* 17 ms, as a time */
-#define CM_PACKET_RATE 7       /* 40 Gb/s: of no meaning on Ethernet, but 0 is reserved */
 
 enum cm_state {
     CMS_REQ_SENT,
