@@ -206,7 +206,7 @@ size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t
         }
         n++;
     }
-    if (n == max || r->emit != r->tail) return n;
+    if (n == max) return n;
     if (r->nak) {
         emit_nak(qp, &out[n++], now);
     } else if (r->ack_due) {

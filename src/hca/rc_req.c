@@ -86,16 +86,13 @@ static uint8_t request_opcode(enum hca_wr_opcode op, bool first, bool last)
     }
 }
 
-/* AckReq: with a message's end, four times a window, with the last packet that the window holds,
- * and with the first one resent, whose answer says where to go on. */
+/* AckReq: with a message's end, four times a window, and with the last packet of a burst, since its
+ * successor may find the window full, or that other QPs have taken the room. */
 static bool wants_ack(struct hca_qp *qp, bool last, uint32_t cost)
 {
     struct rc_req *r = &qp->rc.req;
     r->unasked += cost;
-    bool resent = psn_diff(r->next, r->top) < 0 && psn_diff(r->next, r->una) == 0;
-    if (!last && !resent && r->unasked < qp->rc.window.size / 4 &&
-        !window_is_last(qp->hca, &qp->rc.window, cost))
-        return false;
+    if (!last && r->unasked < qp->rc.window.size / 4) return false;
     r->unasked = 0;
     return true;
 }

@@ -143,11 +143,6 @@ bool window_admit(struct hca *hca, struct window *w, uint32_t cost)
     return true;
 }
 
-bool window_is_last(const struct hca *hca, const struct window *w, uint32_t cost)
-{
-    return window_room(hca, w) < cost + w->packet || !has_room(hca, w, cost + w->packet);
-}
-
 void window_sent(struct hca *hca, struct window *w, uint32_t cost)
 {
     bool before = is_user(w);

@@ -34,8 +34,6 @@ uint32_t window_room(const struct hca *hca, const struct window *w);
 /* May `cost` more bytes go? False: the window is full, or all of the adapter's bytes are out, in
  * which case the QP gets its turn (agenda_ready) when some come back. */
 bool window_admit(struct hca *hca, struct window *w, uint32_t cost);
-/* Would `cost` more bytes leave no room for a packet behind them? */
-bool window_is_last(const struct hca *hca, const struct window *w, uint32_t cost);
 void window_sent(struct hca *hca, struct window *w, uint32_t cost);
 void window_acked(struct hca *hca, struct window *w, uint32_t cost);
 /* The QP had its turn and has no more to send: what was kept for it goes to the next. */

@@ -265,6 +265,18 @@ static void wrong_order(void **state)
     }
 }
 
+static void empty_last(void **state)
+{
+    wire_open(&w, &sane);
+    wire_recv(&w, 1, 0, 1, 0, 4096);
+    struct roce_hdr h = request(ROCE_SEND_FIRST, 0, 0);
+    h.ackreq = false;
+    wire_inject(&w, 1, &h, w.mem[0], 1024);
+    h = request(ROCE_SEND_LAST, 1, 0);
+    refused(&h, 0, 0x61);
+    wire_close(&w);
+}
+
 /* A WRITE's middle must not run past what its RETH promised. */
 static void write_runs_on(void **state)
 {
@@ -422,6 +434,7 @@ int main(void)
         cmocka_unit_test(region_goes),
         cmocka_unit_test(wrong_lengths),
         cmocka_unit_test(wrong_order),
+        cmocka_unit_test(empty_last),
         cmocka_unit_test(write_runs_on),
         cmocka_unit_test(too_many_reads),
         cmocka_unit_test(duplicate_reads),

@@ -227,6 +227,25 @@ static void one_nak_per_gap(void **state)
     wire_close(&w);
 }
 
+static enum fate lose_two(struct wire *wire, const struct seen *p)
+{
+    if (p->from || wire->budget == 2 || p->psn.v != (wire->budget ? 60 : 5)) return PASS;
+    wire->budget++;
+    return DROP;
+}
+
+/* The next gap gets a NAK of its own. */
+static void nak_again_for_the_next(void **state)
+{
+    wire_open(&w, &(struct wire_conf)LOSSY);
+    w.script = lose_two;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 100000, 0);
+    wire_run_for(&w, MS_NS);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    assert_int_equal(hca_counters(w.hca[1])->out_of_sequence, 2);
+    wire_close(&w);
+}
+
 /* ---- everything at once ------------------------------------------------------------------ */
 
 static enum fate at_random(struct wire *wire, const struct seen *p)
@@ -348,6 +367,7 @@ int main(void)
         cmocka_unit_test(doubled_read),
         cmocka_unit_test(ack_skips_ahead),
         cmocka_unit_test(one_nak_per_gap),
+        cmocka_unit_test(nak_again_for_the_next),
         cmocka_unit_test_teardown(random_runs, say_replay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,40 @@ static void rnr_exhausted(void **state)
     }
 }
 
+/* While it waits for the receiver, the ACK timeout stands still. */
+static void rnr_stops_clocks(void **state)
+{
+    wire_open(
+        &w, &(struct wire_conf){.timeout = 8, .retry_cnt = 0, .rnr_retry = 7, .min_rnr_timer = 0});
+    wire_post(&w, 0, 0, HCA_WR_SEND, 1, 0, 0, 8, 0);
+    wire_run_for(&w, 650 * MS_NS);
+    assert_int_equal(wire_count(&w, 0, -1), 1);
+    wire_recv(&w, 1, 0, 5, 0, 8);
+    wire_run_for(&w, 10 * MS_NS);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    wire_close(&w);
+}
+
+static enum fate double_naks(struct wire *wire, const struct seen *p)
+{
+    return p->syndrome >> 5 == 1 ? TWICE : PASS;
+}
+
+/* An RNR NAK that the network doubles counts once. */
+static void rnr_doubled(void **state)
+{
+    wire_open(&w, &(struct wire_conf){
+                      .timeout = 14, .retry_cnt = 7, .rnr_retry = 1, .min_rnr_timer = 12});
+    w.script = double_naks;
+    wire_post(&w, 0, 0, HCA_WR_SEND, 1, 0, 0, 8, 0);
+    wire_run_for(&w, 300 * US_NS);
+    wire_recv(&w, 1, 0, 5, 0, 8);
+    wire_run_for(&w, MS_NS);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    assert_int_equal(hca_counters(w.hca[0])->rnr_nak_received, 1);
+    wire_close(&w);
+}
+
 /* The data may be there, the completion waits for a receive WQE: only the last packet is resent. */
 static void rnr_of_write_with_imm(void **state)
 {
@@ -341,6 +375,8 @@ int main(void)
         cmocka_unit_test(rnr_then_posted),
         cmocka_unit_test(rnr_exhausted),
         cmocka_unit_test(rnr_of_write_with_imm),
+        cmocka_unit_test(rnr_stops_clocks),
+        cmocka_unit_test(rnr_doubled),
         cmocka_unit_test(moves_at_once),
         cmocka_unit_test(responder_moves),
         cmocka_unit_test(no_member_exhausts),

@@ -216,6 +216,19 @@ static void acks_coalesce(void **state)
     wire_close(&w);
 }
 
+/* READ data acknowledge what came before: no ACK besides. */
+static void read_acknowledges(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.timeout = 14, .retry_cnt = 7});
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 8, 0);
+    wire_post(&w, 0, 0, HCA_WR_RDMA_READ, 2, 0, 0, 8, 0);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    wire_expect(w.scq[0], 2, HCA_WC_SUCCESS);
+    assert_int_equal(wire_count(&w, 1, -1), 1);
+    wire_close(&w);
+}
+
 /* Most READ requests out at a time, by walking the log: a request until its last response. */
 static uint32_t most_reads_out(void)
 {
@@ -327,6 +340,7 @@ int main(void)
         cmocka_unit_test(bidirectional),
         cmocka_unit_test(shared_receive_queue),
         cmocka_unit_test(acks_coalesce),
+        cmocka_unit_test(read_acknowledges),
         cmocka_unit_test(read_limits),
         cmocka_unit_test(fence),
         cmocka_unit_test(drain),

@@ -58,27 +58,41 @@ static void unused_stays(void **state)
     wire_close(&w);
 }
 
-static enum fate lose_listed(struct wire *wire, const struct seen *p)
+/* PSN 20 is lost at its first sending, PSN 30 at its second. */
+static enum fate lose_twice(struct wire *wire, const struct seen *p)
 {
-    if (p->from || !wire->budget || (p->psn.v != 20 && p->psn.v != 25)) return PASS;
-    wire->budget--;
-    return DROP;
+    if (p->from || p->psn.v != (wire->budget ? 30 : 20)) return PASS;
+    wire->budget++;
+    return wire->budget == 1 || wire->budget == 3 ? DROP : PASS;
 }
 
-/* Two losses in one window halve it once. */
+/* Two losses among what one window held halve it once. */
 static void cut_once(void **state)
 {
     wire_open(&w, &(struct wire_conf){
                       .timeout = 14, .retry_cnt = 7, .start_window = 65536, .max_window = 65536});
-    w.script = lose_listed;
-    w.budget = 2;
     wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 1 << 20, 0);
     when_t t = w.now;
-    wire_run_for(&w, 2 * RTT_NS + RTT_NS / 2);
+    w.script = lose_twice;
+    wire_run_for(&w, 3 * RTT_NS);
     assert_in_range(sent_at(when_add(t, RTT_NS)), 30000, 32768); /* resent at the NAK */
-    assert_int_equal(hca_counters(w.hca[0])->packet_seq_err, 1);
+    assert_in_range(sent_at(when_add(t, 2 * RTT_NS)), 30000, 32768);
+    assert_int_equal(hca_counters(w.hca[0])->packet_seq_err, 2);
     wire_run(&w, NEVER);
     wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    wire_close(&w);
+}
+
+/* A window's acknowledgements come in four parts, whatever the size of a burst. */
+static void asks_four_times(void **state)
+{
+    wire_open(
+        &w, &(struct wire_conf){
+                .timeout = 14, .retry_cnt = 7, .start_window = 16 * 1536, .max_window = 16 * 1536});
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 100000, 0);
+    wire_run_for(&w, RTT_NS / 4);
+    assert_int_equal(w.nlog, 16);
+    for (uint32_t i = 0; i < 16; i++) assert_int_equal(w.log[i].ackreq, i % 4 == 3);
     wire_close(&w);
 }
 
@@ -185,13 +199,10 @@ static void small_receive_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slow_start),
-        cmocka_unit_test(unused_stays),
-        cmocka_unit_test(cut_once),
-        cmocka_unit_test(one_packet),
-        cmocka_unit_test(cap_and_fairness),
-        cmocka_unit_test(failed_gives_back),
-        cmocka_unit_test(small_receive_buffer),
+        cmocka_unit_test(slow_start),        cmocka_unit_test(unused_stays),
+        cmocka_unit_test(cut_once),          cmocka_unit_test(asks_four_times),
+        cmocka_unit_test(one_packet),        cmocka_unit_test(cap_and_fairness),
+        cmocka_unit_test(failed_gives_back), cmocka_unit_test(small_receive_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
