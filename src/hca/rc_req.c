@@ -55,19 +55,13 @@ static void step(struct hca_qp *qp, const struct wqe *wqe, uint32_t n, uint32_t 
     }
     r->next = psn_add(r->next, n);
     if (psn_diff(r->next, r->top) > 0) r->top = r->next;
+    must(psn_diff(r->top, r->una) <= RC_MAX_UNACKED);
     r->send_pkt += n;
     if (r->send_pkt == wqe->npsn) {
         r->send_index++;
         r->send_pkt = 0;
     }
     window_sent(qp->hca, &qp->rc.window, cost);
-}
-
-static bool may_send(struct hca_qp *qp, uint32_t npsn, uint32_t cost)
-{
-    const struct rc_req *r = &qp->rc.req;
-    if (psn_diff(r->next, r->una) + (int64_t)npsn > RC_MAX_UNACKED) return false;
-    return window_admit(qp->hca, &qp->rc.window, cost);
 }
 
 static uint8_t request_opcode(enum hca_wr_opcode op, bool first, bool last)
@@ -123,7 +117,7 @@ static bool emit_plain(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, wh
     const struct hca_send_wr *wr = &wqe->wr;
     uint32_t pkt = r->send_pkt, len = rc_payload(qp, wqe->length, pkt, 1);
     uint32_t cost = len + WINDOW_PACKET_OVERHEAD;
-    if (!may_send(qp, 1, cost)) return false;
+    if (!window_admit(qp->hca, &qp->rc.window, cost)) return false;
     int niov = len ? wqe_gather(qp, wqe, pkt << mtu_shift(qp), len, tx->payload) : 0;
     if (niov < 0) return fault(qp, (enum hca_wc_status) - niov, now);
     tx->niov = (uint8_t)niov;
@@ -175,7 +169,8 @@ static uint32_t read_piece(struct hca_qp *qp, const struct wqe *wqe)
     }
     if (!fits) fits = 1;
     if (n > fits) n = fits;
-    return may_send(qp, n, rc_cost(qp, wqe->length, r->send_pkt, n)) ? n : 0;
+    uint32_t cost = rc_cost(qp, wqe->length, r->send_pkt, n);
+    return window_admit(qp->hca, &qp->rc.window, cost) ? n : 0;
 }
 
 /* The request at `next` that covers n PSNs has gone out. One that asks for a part of a former one
@@ -219,7 +214,7 @@ static bool emit_atomic(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, w
     const struct hca_send_wr *wr = &wqe->wr;
     if (!may_ask(qp)) return false;
     uint32_t cost = rc_cost(qp, wqe->length, 0, 1);
-    if (!may_send(qp, 1, cost)) return false;
+    if (!window_admit(qp->hca, &qp->rc.window, cost)) return false;
     struct roce_hdr h = {.psn = r->next, .ackreq = true};
     h.atomic.va = wr->remote_addr;
     h.atomic.rkey = wr->rkey;

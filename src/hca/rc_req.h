@@ -16,7 +16,7 @@
 struct hca_qp;
 struct wqe;
 
-#define RC_MAX_UNACKED (1 << 22) /* PSNs; half of what psn_diff can order */
+#define RC_MAX_UNACKED (1 << 22) /* PSNs; half of what psn_diff can order. window.c sees to it */
 
 /* AETH syndromes (IBTA 9.7.5.2.1, 9.7.5.2.8). 31 as credit count: no end-to-end flow control. */
 enum aeth_syndrome {

@@ -18,14 +18,19 @@
 #define DEFAULT_MAX_WINDOW (1u << 20)
 #define DEFAULT_START_WINDOW (64u << 10)
 
+/* A packet costs its overhead at least, so this bounds the PSNs unacknowledged: RC_MAX_UNACKED. */
+#define MOST_WINDOW (RC_MAX_UNACKED / 2 * WINDOW_PACKET_OVERHEAD)
+
 static uint32_t max_window(const struct hca *hca)
 {
-    return hca->conf.max_window ? hca->conf.max_window : DEFAULT_MAX_WINDOW;
+    uint32_t most = hca->conf.max_window ? hca->conf.max_window : DEFAULT_MAX_WINDOW;
+    return most < MOST_WINDOW ? most : MOST_WINDOW;
 }
 
 static uint32_t start_window(const struct hca *hca)
 {
-    return hca->conf.start_window ? hca->conf.start_window : DEFAULT_START_WINDOW;
+    uint32_t start = hca->conf.start_window ? hca->conf.start_window : DEFAULT_START_WINDOW;
+    return start < max_window(hca) ? start : max_window(hca);
 }
 
 static uint64_t cap(const struct hca *hca)

@@ -340,6 +340,35 @@ static void duplicate_reads(void **state)
     wire_close(&w);
 }
 
+/* While the first answer is under way, a duplicate for its end takes nothing from it. */
+static void duplicate_of_unfinished(void **state)
+{
+    wire_open(&w, &sane);
+    struct hca_tx tx[16];
+    struct roce_hdr h = request(ROCE_READ_REQUEST, 0, 5000);
+    wire_inject(&w, 1, &h, NULL, 0);
+    assert_int_equal(hca_output(w.hca[1], tx, 2, w.now), 2);
+    h.psn = psn_of(4);
+    h.reth.va += 4096;
+    h.reth.len = 5000 - 4096;
+    wire_inject(&w, 1, &h, NULL, 0);
+    assert_int_equal(hca_output(w.hca[1], tx, 16, w.now), 3);
+    for (uint8_t i = 0; i < 3; i++) assert_int_equal(tx[i].hdr[11], 2 + i);
+    assert_int_equal(tx[2].hdr[0], ROCE_READ_RESP_LAST);
+    wire_close(&w);
+}
+
+/* A duplicate of something before our time: there is nothing to acknowledge. */
+static void before_our_time(void **state)
+{
+    wire_open(&w, &sane);
+    struct hca_tx tx[4];
+    struct roce_hdr h = request(ROCE_SEND_ONLY, 0xffffff, 0);
+    wire_inject(&w, 1, &h, NULL, 0);
+    assert_int_equal(hca_output(w.hca[1], tx, 4, w.now), 0);
+    wire_close(&w);
+}
+
 /* ---- responses that no responder of ours would send ---------------------------------------- */
 
 static void wrong_response_length(void **state)
@@ -439,6 +468,8 @@ int main(void)
         cmocka_unit_test(too_many_reads),
         cmocka_unit_test(duplicate_reads),
         cmocka_unit_test(wrong_response_length),
+        cmocka_unit_test(duplicate_of_unfinished),
+        cmocka_unit_test(before_our_time),
         cmocka_unit_test(ghosts),
         cmocka_unit_test(hostile),
     };

@@ -337,6 +337,25 @@ static void member_returns(void **state)
     wire_close(&w);
 }
 
+/* The answer comes after the member went: what was to be resent need not be. */
+static void answered_after_rewind(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.timeout = 14, .retry_cnt = 7, .max_rd_atomic = 1});
+    wire_fill(&w, 1, 0, 5000, 1);
+    wire_post(&w, 0, 0, HCA_WR_RDMA_READ, 1, 0, 0, 5000, 0);
+    wire_run_for(&w, WIRE_DELAY_NS / 2);
+    wire_steer(&w, 0, STEER_NO_MEMBER);
+    wire_run_for(&w, 100 * US_NS);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    wire_same(&w, 0, 0, 5000);
+    wire_steer(&w, 0, 1);
+    wire_post(&w, 0, 0, HCA_WR_RDMA_READ, 2, 8192, 0, 5000, 0);
+    wire_run_for(&w, 100 * US_NS);
+    wire_expect(w.scq[0], 2, HCA_WC_SUCCESS);
+    assert_int_equal(wire_count(&w, 0, -1), 2);
+    wire_close(&w);
+}
+
 /* A port that flaps during the resend: nothing lost, nothing twice. */
 static void flapping(void **state)
 {
@@ -382,6 +401,7 @@ int main(void)
         cmocka_unit_test(no_member_exhausts),
         cmocka_unit_test(no_member_after_drain),
         cmocka_unit_test(member_returns),
+        cmocka_unit_test(answered_after_rewind),
         cmocka_unit_test(flapping),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,9 @@
 /* The byte window: where it starts, how it grows and is cut; the cap over all QPs and its fairness;
  * many QPs into one small receive buffer. */
+#include "base/bits.h"
 #include "hca/window.h"
 #include "rc_wire.h"
+#include <sys/mman.h>
 
 static struct wire w;
 
@@ -93,6 +95,50 @@ static void asks_four_times(void **state)
     wire_run_for(&w, RTT_NS / 4);
     assert_int_equal(w.nlog, 16);
     for (uint32_t i = 0; i < 16; i++) assert_int_equal(w.log[i].ackreq, i % 4 == 3);
+    wire_close(&w);
+}
+
+/* On a new port the window is moderate again. */
+static void moved_starts_small(void **state)
+{
+    wire_open(&w, &(struct wire_conf){
+                      .timeout = 14, .retry_cnt = 7, .start_window = 16384, .max_window = 200000});
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 3 << 20, 0);
+    wire_run_for(&w, 10 * RTT_NS);
+    assert_true(sent_at(w.now) > 100000);
+    w.now.ns++;
+    wire_steer(&w, 0, 1);
+    wire_run_for(&w, 0);
+    assert_in_range(sent_at(w.now), 14000, 16384);
+    wire_close(&w);
+}
+
+/* Whatever the window, PSNs outstanding can be told apart: here 2^31 bytes are 2^23 of them. */
+static void psns_bounded(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.path_mtu = 1,
+                                      .timeout = 14,
+                                      .retry_cnt = 7,
+                                      .start_window = UINT32_MAX,
+                                      .max_window = UINT32_MAX});
+    void *huge =
+        mmap(NULL, 1ul << 31, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(huge != MAP_FAILED);
+    struct hca_mr *mr;
+    assert_int_equal(hca_mr_reg(w.hca[0], w.pd[0], huge, 1ul << 31, (uintptr_t)huge,
+                                HCA_ACCESS_LOCAL_WRITE, &mr),
+                     0);
+    struct hca_sge sge = {(uintptr_t)huge, 1u << 31, hca_mr_lkey(mr)};
+    struct hca_send_wr wr = wire_wr(&w, 0, HCA_WR_RDMA_READ, 1, 0);
+    wr.sge = &sge;
+    wr.num_sge = 1;
+    assert_int_equal(hca_post_send(w.hca[0], w.qp[0][0], &wr, w.now), 0);
+    struct hca_tx tx[16];
+    size_t n = hca_output(w.hca[0], tx, 16, w.now);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += get_be32(tx[i].hdr + 24);
+    assert_in_range(bytes / 256, 1 << 20, 1 << 22);
+    munmap(huge, 1ul << 31);
     wire_close(&w);
 }
 
@@ -200,7 +246,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slow_start),        cmocka_unit_test(unused_stays),
-        cmocka_unit_test(cut_once),          cmocka_unit_test(asks_four_times),
+        cmocka_unit_test(cut_once),          cmocka_unit_test(moved_starts_small),
+        cmocka_unit_test(psns_bounded),      cmocka_unit_test(asks_four_times),
         cmocka_unit_test(one_packet),        cmocka_unit_test(cap_and_fairness),
         cmocka_unit_test(failed_gives_back), cmocka_unit_test(small_receive_buffer),
     };
