@@ -1,0 +1,502 @@
+/* The broker as librdmacm sees it: commands in, events out, over real sockets in a namespace of the
+ * test's own. One device, whose address is on lo, so that both ends are this process. */
+#include "base/bits.h"
+#include "daemon/cmbroker.h"
+#include "port/port.h"
+
+#include "../watch/netns.h"
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <rdma/rdma_user_cm.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#define GUID 0x1122334455667788ull
+#define PORT 7471
+
+/* librdmacm's numbers, whose header cannot stand beside the kernel's. */
+enum {
+    ADDR_RESOLVED = 0,
+    ROUTE_RESOLVED = 2,
+    CONNECT_REQUEST = 4,
+    CONNECT_RESPONSE = 5,
+    REJECTED = 8,
+    ESTABLISHED = 9,
+    DISCONNECTED = 10,
+    DEVICE_REMOVAL = 11,
+    TIMEWAIT_EXIT = 15
+};
+
+static uv_loop_t loop;
+static struct cmbroker *broker;
+static struct device_state state;
+static bool removed;
+
+struct prog {
+    struct cmbroker_channel *channel;
+    struct ctl_cm_opened opened;
+    int fd;
+    uint8_t reply[CTL_CM_MAX_REPLY];
+};
+
+static bool device(void *ctx, size_t index, struct cmbroker_device *out)
+{
+    (void)ctx;
+    *out = (struct cmbroker_device){"rb_test", GUID, &state};
+    return index == 0 && !removed;
+}
+
+static void open_prog(struct prog *p, pid_t pid)
+{
+    assert_int_equal(cmbroker_open(broker, pid, &p->channel, &p->opened, &p->fd), 0);
+}
+
+static void close_prog(struct prog *p)
+{
+    cmbroker_close(p->channel);
+    close(p->fd);
+}
+
+static ssize_t command_of(struct prog *p, uint32_t cmd, const void *body, size_t in)
+{
+    uint8_t bytes[CTL_CM_MAX_CMD];
+    struct rdma_ucm_cmd_hdr hdr = {.cmd = cmd, .in = (uint16_t)in, .out = 1024};
+    memcpy(bytes, &hdr, sizeof hdr);
+    memcpy(bytes + sizeof hdr, body, in);
+    return cmbroker_command(p->channel, bytes, sizeof hdr + in, p->reply, sizeof p->reply);
+}
+
+#define COMMAND(p, name, ...)                                                                      \
+    command_of(p, RDMA_USER_CM_CMD_##name, &(__VA_ARGS__), sizeof(__VA_ARGS__))
+
+static bool readable(int fd)
+{
+    struct pollfd pfd = {.fd = fd, .events = POLLIN};
+    return poll(&pfd, 1, 0) == 1;
+}
+
+/* Runs the loop until an event waits, takes it, and wants it to be of this type. */
+static struct rdma_ucm_event_resp expect(struct prog *p, uint32_t type)
+{
+    struct rdma_ucm_event_resp e;
+    char token;
+    for (int i = 0; i < 2000 && !readable(p->fd); i++) {
+        uv_run(&loop, UV_RUN_NOWAIT);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    assert_true(readable(p->fd));
+    assert_int_equal(read(p->fd, &token, 1), 1);
+    assert_int_equal(COMMAND(p, GET_EVENT, (struct rdma_ucm_get_event){0}), sizeof e);
+    memcpy(&e, p->reply, sizeof e);
+    assert_int_equal(e.event, type);
+    return e;
+}
+
+static void expect_none(struct prog *p)
+{
+    for (int i = 0; i < 5; i++) uv_run(&loop, UV_RUN_NOWAIT);
+    assert_false(readable(p->fd));
+    assert_int_equal(COMMAND(p, GET_EVENT, (struct rdma_ucm_get_event){0}), -EAGAIN);
+}
+
+static uint32_t create(struct prog *p, uint64_t uid, uint16_t ps)
+{
+    uint32_t id;
+    assert_int_equal(COMMAND(p, CREATE_ID, (struct rdma_ucm_create_id){.uid = uid, .ps = ps}), 4);
+    memcpy(&id, p->reply, sizeof id);
+    return id;
+}
+
+static uint32_t destroy(struct prog *p, uint32_t id)
+{
+    uint32_t reported;
+    assert_int_equal(COMMAND(p, DESTROY_ID, (struct rdma_ucm_destroy_id){.id = id}), 4);
+    memcpy(&reported, p->reply, sizeof reported);
+    return reported;
+}
+
+static struct sockaddr_in6 ipv4(uint32_t addr, uint16_t port)
+{
+    struct sockaddr_in6 room = {0};
+    struct sockaddr_in *in = (struct sockaddr_in *)&room;
+    in->sin_family = AF_INET;
+    in->sin_port = htons(port);
+    in->sin_addr.s_addr = htonl(addr);
+    return room;
+}
+
+#define HERE 0x0a030001u
+
+static ssize_t bind_to(struct prog *p, uint32_t id, struct sockaddr_in6 addr)
+{
+    return COMMAND(p, BIND_IP, (struct rdma_ucm_bind_ip){.id = id, .addr = addr});
+}
+
+static ssize_t resolve(struct prog *p, uint32_t id, uint32_t addr)
+{
+    struct rdma_ucm_resolve_ip r = {.id = id, .dst_addr = ipv4(addr, PORT), .timeout_ms = 2000};
+    return COMMAND(p, RESOLVE_IP, r);
+}
+
+static uint32_t listener(struct prog *p, uint64_t uid)
+{
+    uint32_t id = create(p, uid, RDMA_PS_TCP);
+    assert_int_equal(bind_to(p, id, ipv4(0, PORT)), 0);
+    assert_int_equal(COMMAND(p, LISTEN, (struct rdma_ucm_listen){.id = id, .backlog = 4}), 0);
+    return id;
+}
+
+static void request(struct prog *p, uint32_t id, uint32_t qpn)
+{
+    assert_int_equal(resolve(p, id, HERE), 0);
+    expect(p, ADDR_RESOLVED);
+    assert_int_equal(COMMAND(p, RESOLVE_ROUTE, (struct rdma_ucm_resolve_route){.id = id}), 0);
+    expect(p, ROUTE_RESOLVED);
+    struct rdma_ucm_connect c = {.id = id,
+                                 .conn_param = {.qp_num = qpn,
+                                                .valid = 1,
+                                                .responder_resources = 3,
+                                                .initiator_depth = 4,
+                                                .retry_count = 7,
+                                                .rnr_retry_count = 7,
+                                                .private_data = "hi",
+                                                .private_data_len = 2}};
+    assert_int_equal(COMMAND(p, CONNECT, c), 0);
+}
+
+static ssize_t attributes(struct prog *p, uint32_t id, uint32_t qp_state,
+                          struct ib_uverbs_qp_attr *a)
+{
+    struct rdma_ucm_init_qp_attr q = {.id = id, .qp_state = qp_state};
+    ssize_t n = COMMAND(p, INIT_QP_ATTR, q);
+    if (n > 0) memcpy(a, p->reply, sizeof *a);
+    return n;
+}
+
+/* Both ends up; the client's uid is 1, the listener's 2, the server's 3. */
+static void establish(struct prog *c, uint32_t client, struct prog *s, uint32_t *server)
+{
+    request(c, client, 0x111);
+    struct rdma_ucm_event_resp req = expect(s, CONNECT_REQUEST);
+    assert_int_equal(req.uid, 2);
+    assert_int_equal(req.param.conn.qp_num, 0x111);
+    assert_int_equal(req.param.conn.responder_resources, 4);
+    assert_int_equal(req.param.conn.initiator_depth, 3);
+    assert_int_equal(req.param.conn.private_data_len, 56);
+    assert_memory_equal(req.param.conn.private_data, "hi\0", 3);
+    *server = req.id;
+    struct ib_uverbs_qp_attr at_server, at_client;
+    assert_int_equal(attributes(s, req.id, IBV_QPS_RTR, &at_server), sizeof at_server);
+    assert_int_equal(at_server.dest_qp_num, 0x111);
+    struct rdma_ucm_accept a = {.id = req.id,
+                                .uid = 3,
+                                .conn_param = {.qp_num = 0x222,
+                                               .valid = 1,
+                                               .responder_resources = 4,
+                                               .initiator_depth = 3,
+                                               .rnr_retry_count = 7}};
+    assert_int_equal(COMMAND(s, ACCEPT, a), 0);
+    assert_int_equal(attributes(c, client, IBV_QPS_RTR, &at_client),
+                     -EINVAL); /* not yet answered */
+    assert_int_equal(expect(c, CONNECT_RESPONSE).param.conn.qp_num, 0x222);
+    assert_int_equal(attributes(c, client, IBV_QPS_RTS, &at_client), sizeof at_client);
+    assert_int_equal(at_client.sq_psn, at_server.rq_psn);
+    assert_int_equal(at_client.timeout, 17);
+    assert_int_equal(attributes(c, client, IBV_QPS_RTR, &at_client), sizeof at_client);
+    assert_int_equal(at_client.path_mtu, IBV_MTU_4096);
+    assert_int_equal(at_client.ah_attr.grh.sgid_index, 1);
+    assert_int_equal(at_client.ah_attr.is_global, 1);
+    assert_int_equal(at_client.max_dest_rd_atomic, 3);
+    assert_int_equal(COMMAND(c, ACCEPT, (struct rdma_ucm_accept){.id = client}), 0);
+    assert_int_equal(expect(s, ESTABLISHED).uid, 3);
+}
+
+/* ---- tests
+ * ---------------------------------------------------------------------------------------- */
+
+static void test_life(void **st)
+{
+    (void)st;
+    struct prog c, s;
+    uint32_t server;
+    open_prog(&c, 10);
+    open_prog(&s, 11);
+    uint32_t l = listener(&s, 2), client = create(&c, 1, RDMA_PS_TCP);
+    establish(&c, client, &s, &server);
+
+    struct rdma_ucm_query_route_resp r;
+    assert_int_equal(COMMAND(&c, QUERY_ROUTE, (struct rdma_ucm_query){.id = client}), sizeof r);
+    memcpy(&r, c.reply, sizeof r);
+    assert_int_equal(get_be64(&r.node_guid), GUID);
+    assert_int_equal(r.num_paths, 1);
+    assert_int_equal(r.port_num, 1);
+    assert_int_equal(r.src_addr.sin6_family, AF_INET);
+    assert_int_not_equal(r.src_addr.sin6_port, 0);
+    assert_memory_equal(r.ib_route[0].sgid, state.gid[1].raw, 16);
+
+    assert_int_equal(COMMAND(&c, DISCONNECT, (struct rdma_ucm_disconnect){.id = client}), 0);
+    assert_int_equal(expect(&s, DISCONNECTED).uid, 3);
+    expect_none(&c);
+    assert_int_equal(COMMAND(&s, DISCONNECT, (struct rdma_ucm_disconnect){.id = server}), 0);
+    assert_int_equal(expect(&c, DISCONNECTED).uid, 1);
+    expect(&c, TIMEWAIT_EXIT);
+    expect(&s, TIMEWAIT_EXIT);
+    /* What librdmacm waits for before it frees an id. */
+    assert_int_equal(destroy(&c, client), 5);
+    assert_int_equal(destroy(&s, server), 3);
+    assert_int_equal(destroy(&s, l), 1);
+    close_prog(&c);
+    close_prog(&s);
+}
+
+static void test_tokens_of_dropped_events(void **st)
+{
+    (void)st;
+    struct prog p;
+    char token;
+    open_prog(&p, 10);
+    uint32_t a = create(&p, 1, RDMA_PS_TCP), b = create(&p, 2, RDMA_PS_TCP);
+    assert_int_equal(resolve(&p, a, HERE), 0);
+    assert_int_equal(resolve(&p, b, HERE), 0);
+    assert_int_equal(destroy(&p, a), 0);
+    assert_int_equal(expect(&p, ADDR_RESOLVED).uid, 2);
+    expect_none(&p);
+    /* The program has the token in its hand when the event goes. */
+    uint32_t d = create(&p, 4, RDMA_PS_TCP);
+    assert_int_equal(resolve(&p, d, HERE), 0);
+    assert_int_equal(read(p.fd, &token, 1), 1);
+    assert_int_equal(destroy(&p, d), 0);
+    expect_none(&p);
+    uint32_t e = create(&p, 5, RDMA_PS_TCP);
+    assert_int_equal(resolve(&p, e, HERE), 0);
+    assert_int_equal(expect(&p, ADDR_RESOLVED).uid, 5);
+    expect_none(&p);
+    close_prog(&p);
+}
+
+static void test_more_events_than_the_socket_holds(void **st)
+{
+    (void)st;
+    enum { MANY = 3000 };
+    struct prog p;
+    open_prog(&p, 10);
+    for (uint64_t i = 1; i <= MANY; i++)
+        assert_int_equal(resolve(&p, create(&p, i, RDMA_PS_TCP), HERE), 0);
+    for (uint64_t i = 1; i <= MANY; i++) assert_int_equal(expect(&p, ADDR_RESOLVED).uid, i);
+    expect_none(&p);
+    close_prog(&p);
+}
+
+static void test_program_dies(void **st)
+{
+    (void)st;
+    struct prog c, s;
+    uint32_t server;
+    open_prog(&c, 10);
+    open_prog(&s, 11);
+    listener(&s, 2);
+    establish(&c, create(&c, 1, RDMA_PS_TCP), &s, &server);
+    close_prog(&c);
+    assert_int_equal(expect(&s, DISCONNECTED).uid, 3);
+    close_prog(&s);
+}
+
+static void test_request_nobody_fetched(void **st)
+{
+    (void)st;
+    struct prog c, s;
+    open_prog(&c, 10);
+    open_prog(&s, 11);
+    uint32_t l = listener(&s, 2);
+    request(&c, create(&c, 1, RDMA_PS_TCP), 0x111);
+    for (int i = 0; i < 200 && !readable(s.fd); i++) uv_run(&loop, UV_RUN_NOWAIT);
+    assert_true(readable(s.fd));
+    assert_int_equal(destroy(&s, l), 0);
+    assert_false(readable(s.fd));
+    assert_int_equal(expect(&c, REJECTED).status, 28);
+    request(&c, create(&c, 1, RDMA_PS_TCP), 0x112); /* nobody listens now */
+    assert_int_equal(expect(&c, REJECTED).status, 8);
+    close_prog(&c);
+    close_prog(&s);
+}
+
+static void test_migrate(void **st)
+{
+    (void)st;
+    struct prog a, b, stranger;
+    open_prog(&a, 10);
+    open_prog(&b, 10);
+    open_prog(&stranger, 11);
+    uint32_t id = create(&a, 1, RDMA_PS_TCP);
+    assert_int_equal(resolve(&a, id, HERE), 0);
+    struct rdma_ucm_migrate_id m = {.id = id, .fd = a.opened.channel};
+    assert_int_equal(COMMAND(&stranger, MIGRATE_ID, m), -EINVAL);
+    assert_int_equal(COMMAND(&b, MIGRATE_ID, m), 4);
+    expect_none(&a);
+    assert_int_equal(expect(&b, ADDR_RESOLVED).uid, 1);
+    assert_int_equal(COMMAND(&a, DESTROY_ID, (struct rdma_ucm_destroy_id){.id = id}), -ENOENT);
+    assert_int_equal(destroy(&b, id), 1);
+    close_prog(&a);
+    close_prog(&b);
+    close_prog(&stranger);
+}
+
+static void test_ports(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    listener(&p, 2);
+    uint32_t id = create(&p, 3, RDMA_PS_TCP);
+    assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT)), -EADDRINUSE);
+    assert_int_equal(bind_to(&p, create(&p, 4, RDMA_PS_UDP), ipv4(HERE, PORT)), 0);
+    assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT + 1)), 0);
+    assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT + 2)), -EINVAL); /* bound already */
+    struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
+    assert_int_equal(bind_to(&p, create(&p, 5, RDMA_PS_TCP), six), -EADDRINUSE);
+    close_prog(&p);
+}
+
+static void test_refusals(void **st)
+{
+    (void)st;
+    struct prog p, q;
+    open_prog(&p, 10);
+    open_prog(&q, 11);
+    uint32_t id = create(&p, 1, RDMA_PS_TCP);
+    assert_int_equal(resolve(&q, id, HERE), -ENOENT); /* another channel's */
+    assert_int_equal(resolve(&p, id, 0xc0000201), -ENETUNREACH);
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(0xc0000201, 1)), -ENODEV);
+    struct sockaddr_in6 ib = {.sin6_family = 27 /* AF_IB */};
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ib), -EAFNOSUPPORT);
+    assert_int_equal(COMMAND(&p, CREATE_ID, (struct rdma_ucm_create_id){.ps = RDMA_PS_IB}),
+                     -EINVAL);
+    assert_int_equal(COMMAND(&p, CREATE_ID, (struct rdma_ucm_create_id){.ps = RDMA_PS_IPOIB}),
+                     -EOPNOTSUPP);
+    assert_int_equal(COMMAND(&p, CONNECT, (struct rdma_ucm_connect){.id = id}), -EINVAL);
+    assert_int_equal(COMMAND(&p, GET_OPTION, (struct rdma_ucm_set_option){.id = id}), -ENOSYS);
+    assert_int_equal(command_of(&p, 99, "", 0), -EINVAL);
+    assert_int_equal(command_of(&p, RDMA_USER_CM_CMD_CONNECT, "", 0), -EINVAL);
+    uint8_t lie[16] = {[4] = 200};
+    assert_int_equal(cmbroker_command(p.channel, lie, sizeof lie, p.reply, sizeof p.reply),
+                     -EINVAL);
+    assert_int_equal(cmbroker_command(p.channel, lie, 3, p.reply, sizeof p.reply), -EINVAL);
+    close_prog(&p);
+    close_prog(&q);
+}
+
+static void test_device_goes(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    uint32_t id = create(&p, 1, RDMA_PS_TCP);
+    assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT)), 0);
+    removed = true;
+    cmbroker_devices_changed(broker);
+    cmbroker_devices_changed(broker);
+    removed = false;
+    assert_int_equal(expect(&p, DEVICE_REMOVAL).uid, 1);
+    expect_none(&p);
+    close_prog(&p);
+}
+
+/* ---- nonsense
+ * --------------------------------------------------------------------------------------- */
+
+static uint32_t rnd(void)
+{
+    static uint64_t s = 7;
+    s = s * 6364136223846793005ull + 1442695040888963407ull;
+    return (uint32_t)(s >> 33);
+}
+
+static void nonsense(struct prog *p, uint32_t handle)
+{
+    uint8_t bytes[CTL_CM_MAX_CMD];
+    struct rdma_ucm_cmd_hdr hdr = {.cmd = rnd() % 24, .out = rnd() % 8 ? 1024 : (uint16_t)rnd()};
+    size_t len = rnd() % 4 ? 400 + rnd() % 400 : rnd() % 1000;
+    hdr.in = (uint16_t)(rnd() % 8 ? len : rnd());
+    for (size_t i = 0; i < sizeof hdr + len; i++) bytes[i] = rnd() % 3 ? 0 : (uint8_t)rnd();
+    memcpy(bytes, &hdr, sizeof hdr);
+    /* Where commands have their id: at 0, 8, 36, 56, 280, 284. */
+    static const size_t at[] = {0, 8, 36, 56, 272, 280, 284};
+    for (size_t i = 0; i < sizeof at / sizeof at[0]; i++)
+        if (at[i] + 4 <= len && rnd() % 2)
+            memcpy(bytes + sizeof hdr + at[i], &handle, sizeof handle);
+    struct sockaddr_in6 addr = ipv4(rnd() % 2 ? HERE : 0, rnd() % 2 ? PORT : 0);
+    size_t where = (size_t[]){8, 0, 28, 16}[rnd() % 4];
+    if (rnd() % 2 && where + sizeof addr <= len)
+        memcpy(bytes + sizeof hdr + where, &addr, sizeof addr);
+    cmbroker_command(p->channel, bytes, sizeof hdr + len, p->reply, sizeof p->reply);
+}
+
+static void test_nonsense(void **st)
+{
+    (void)st;
+    struct prog p[2];
+    for (int round = 0; round < 20; round++) {
+        uint32_t id[8];
+        for (int i = 0; i < 2; i++) open_prog(&p[i], 10 + i);
+        for (int i = 0; i < 8; i++) id[i] = create(&p[i & 1], 1 + (uint64_t)i, RDMA_PS_TCP);
+        for (int i = 0; i < 2000; i++) {
+            nonsense(&p[rnd() % 2], id[rnd() % 8]);
+            if (rnd() % 8 == 0) uv_run(&loop, UV_RUN_NOWAIT);
+        }
+        for (int i = 0; i < 2; i++) close_prog(&p[i]);
+    }
+}
+
+/* ---- set-up
+ * ----------------------------------------------------------------------------------------- */
+
+static int set_up(void **st)
+{
+    (void)st;
+    state.steering = (struct steering){.generation = 1, .nmembers = 1};
+    state.member_ifindex[0] = if_nametoindex("lo");
+    state.mtu = 9000;
+    state.gid[1] = (struct gid){{[10] = 0xff, [11] = 0xff, 10, 3, 0, 1}};
+    state.gid_ifindex[1] = state.member_ifindex[0];
+    uv_loop_init(&loop);
+    struct cmbroker_conf conf = {.loop = &loop, .device = device, .ntx = 1};
+    conf.rx_fd = port_udp_rx_socket();
+    conf.tx_fd[0] = port_udp_tx_socket();
+    assert_true(conf.rx_fd >= 0 && conf.tx_fd[0] >= 0);
+    return cmbroker_new(&broker, &conf);
+}
+
+static int tear_down(void **st)
+{
+    (void)st;
+    cmbroker_free(broker);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    return uv_loop_close(&loop);
+}
+
+int main(void)
+{
+    if (!netns_enter()) return 77; /* skipped */
+    if (system("ip link set lo up && ip addr add 10.3.0.1/32 dev lo") != 0) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_life),
+        cmocka_unit_test(test_tokens_of_dropped_events),
+        cmocka_unit_test(test_more_events_than_the_socket_holds),
+        cmocka_unit_test(test_program_dies),
+        cmocka_unit_test(test_request_nobody_fetched),
+        cmocka_unit_test(test_migrate),
+        cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_device_goes),
+        cmocka_unit_test(test_nonsense),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
