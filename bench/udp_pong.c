@@ -49,7 +49,7 @@ static int open_socket(const char *host)
     return fd;
 }
 
-static int echo(int fd, int flags)
+static _Noreturn void echo(int fd, int flags)
 {
     static char bytes[MAX_BYTES];
     struct sockaddr_storage from;
@@ -116,5 +116,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "udp_pong: cannot open the socket, or a size or count out of range\n");
         return 1;
     }
-    return argv[optind] ? measure(fd, size, rounds, flags) : echo(fd, flags);
+    if (!argv[optind]) echo(fd, flags);
+    return measure(fd, size, rounds, flags);
 }

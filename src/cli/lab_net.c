@@ -2,6 +2,10 @@
  * the other ends, pa<i> and pb<i>, are the two ports of bridge br<i> in `wire`. A cable is pulled
  * by setting a wire-side end down: the host's port loses carrier and stays administratively up.
  *
+ * Both ends of a cable change in one request (a group's), so that neither host hears of it first:
+ * an ARP request into a port that has no carrier yet is lost, and the kernel asks again a second
+ * later.
+ *
  * The wire's ends get interface indices that no host uses. Where a veth's own index equals its
  * peer's, the kernel takes it for a device without a lower one and holds carrier news back for up
  * to a second.
@@ -10,6 +14,8 @@
  * are link-local: neighbour discovery does not answer on a port for an address that sits on lo. */
 #include "cli/lab.h"
 #include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,6 +29,7 @@
 #include <unistd.h>
 
 #define WIRE_INDEX 1001 /* of pa0; two for each link */
+#define CABLE_GROUP 1   /* of link 0: both its wire-side ends are one interface group */
 #define SCRIPT_MAX 8192
 
 struct script {
@@ -80,7 +87,7 @@ static void say_wire(struct script *script, const struct lab *lab)
             say(script,
                 "link add p%s%u index %u mtu %u type veth peer name v%s%u netns %d mtu %u\n", name,
                 i, WIRE_INDEX + 2 * i + h, lab->mtu, name, i, (int)lab->holder[h].pid, lab->mtu);
-            say(script, "link set p%s%u master br%u up\n", name, i, i);
+            say(script, "link set p%s%u master br%u group %u up\n", name, i, i, CABLE_GROUP + i);
         }
         say(script, "link set br%u up\n", i);
     }
@@ -148,6 +155,31 @@ static bool set_up(const char *name, bool up)
     return interface_flags(SIOCSIFFLAGS, name, &ifr);
 }
 
+/* RTM_NEWLINK without an interface but with IFLA_GROUP speaks of all interfaces of the group. */
+static bool set_group_up(uint32_t group, bool up)
+{
+    char bytes[MNL_SOCKET_BUFFER_SIZE];
+    struct nlmsghdr *request = mnl_nlmsg_put_header(bytes);
+    struct mnl_socket *netlink = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
+    struct ifinfomsg *link;
+    ssize_t len = -1;
+
+    if (!netlink) return false;
+    request->nlmsg_type = RTM_NEWLINK;
+    request->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+    link = mnl_nlmsg_put_extra_header(request, sizeof *link);
+    link->ifi_change = IFF_UP;
+    link->ifi_flags = up ? IFF_UP : 0;
+    mnl_attr_put_u32(request, IFLA_GROUP, group);
+    if (!mnl_socket_bind(netlink, 0, MNL_SOCKET_AUTOPID) &&
+        mnl_socket_sendto(netlink, request, request->nlmsg_len) >= 0)
+        len = mnl_socket_recvfrom(netlink, bytes, sizeof bytes);
+    if (len >= 0)
+        len = mnl_cb_run(bytes, (size_t)len, 0, mnl_socket_get_portid(netlink), NULL, NULL);
+    mnl_socket_close(netlink);
+    return len >= 0;
+}
+
 bool lab_plug(const struct lab *lab, enum lab_host host, uint32_t link, bool both, bool up,
               uint64_t *at_ns)
 {
@@ -160,16 +192,10 @@ bool lab_plug(const struct lab *lab, enum lab_host host, uint32_t link, bool bot
     }
     clock_gettime(CLOCK_MONOTONIC, &now);
     *at_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    for (int h = LAB_A; h <= LAB_B; h++) {
-        if (!both && h != (int)host) continue;
-        snprintf(name, sizeof name, "p%s%u", LAB_HOST_NAMES[h], link);
-        if (!set_up(name, up)) {
-            failed("cannot set %s %s in the lab's wire: %s", name, up ? "up" : "down",
-                   strerror(errno));
-            return false;
-        }
-    }
-    return true;
+    snprintf(name, sizeof name, "p%s%u", LAB_HOST_NAMES[host], link);
+    if (both ? set_group_up(CABLE_GROUP + link, up) : set_up(name, up)) return true;
+    failed("cannot set %s %s in the lab's wire: %s", name, up ? "up" : "down", strerror(errno));
+    return false;
 }
 
 bool lab_carrier(enum lab_host host, uint32_t link)

@@ -37,7 +37,9 @@ system_end() {
         done
         find "$(lab_dir)" -name '*.log' -exec tail -n 20 {} + 2>/dev/null
         for file in "$work"/*; do
-            [ -f "$file" ] && tail -n 8 "$file" | sed "s|^|  ${file##*/}: |"
+            # Errors go to stderr, which is not buffered, and so come before the last lines.
+            [ -f "$file" ] && { grep -aiE 'error|fail|unable|sanitizer' "$file" | head -n 8; tail -n 6 "$file"; } |
+                cut -c 1-150 | sed "s|^|  ${file##*/}: |"
         done
     fi
     [ -z "${lab_is_up-}" ] || "$rbond" lab down --name "$lab" || failures=$((failures + 1))
