@@ -183,12 +183,16 @@ static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t 
         do r->to = (uint16_t)rng_below(rng, p->nqps);
         while (p->qp[r->to].type != HCA_QPT_UD || p->qp[r->to].mtu < q->mtu);
     }
-    bool uses_receive = r->op == HCA_WR_SEND || r->op == HCA_WR_SEND_WITH_IMM ||
-                        r->op == HCA_WR_RDMA_WRITE_WITH_IMM;
-    if (!uses_receive) return;
+    plan_count_message(p, r);
+}
+
+void plan_count_message(struct plan *p, const struct request *r)
+{
+    bool send = r->op == HCA_WR_SEND || r->op == HCA_WR_SEND_WITH_IMM;
+    if (!send && r->op != HCA_WR_RDMA_WRITE_WITH_IMM) return;
     struct plan_qp *to = &p->qp[r->to];
     to->messages_to++;
-    if (r->len > to->message_max && r->op != HCA_WR_RDMA_WRITE_WITH_IMM) to->message_max = r->len;
+    if (send && r->len > to->message_max) to->message_max = r->len;
 }
 
 /* ---- faults on purpose
@@ -317,7 +321,7 @@ static void draw_shared_receives(struct plan *p, struct rng *rng, uint8_t host, 
         draw_receive(p, rng, &s->receive[i], any, room + (uint32_t)rng_below(rng, 50));
 }
 
-void plan_messages(struct plan *p, struct rng *rng)
+void plan_grounds(struct plan *p, struct rng *rng)
 {
     for (uint8_t h = 0; h < p->nhosts; h++) {
         ground_init(&p->ground[h], h, rng_u64(rng));
@@ -326,10 +330,22 @@ void plan_messages(struct plan *p, struct rng *rng)
         ground_plot(&p->ground[h], LOT_LOCAL0, 64);
         ground_plot(&p->ground[h], LOT_LOCAL1, 64);
     }
-    for (uint32_t i = 0; i < p->nqps; i++) {
-        struct plan_qp *q = &p->qp[i];
-        if (q->type == HCA_QPT_UD) q->shared_receives = q->rq.shared = false;
-    }
+}
+
+void plan_receives(struct plan *p, struct rng *rng)
+{
+    for (uint32_t i = 0; i < p->nqps; i++) draw_receives(p, rng, i);
+    for (uint8_t h = 0; h < p->nhosts; h++)
+        for (uint8_t pd = 0; pd < 2; pd++) draw_shared_receives(p, rng, h, pd);
+    for (uint8_t h = 0; h < p->nhosts; h++) ground_build(&p->ground[h]);
+    for (uint32_t i = 0; i < p->nwords; i++) memcpy(p->word[i].plot->bytes, &p->word[i].init, 8);
+}
+
+void plan_messages(struct plan *p, struct rng *rng)
+{
+    plan_grounds(p, rng);
+    for (uint32_t i = 0; i < p->nqps; i++)
+        if (p->qp[i].type == HCA_QPT_UD) p->qp[i].shared_receives = p->qp[i].rq.shared = false;
     for (uint32_t i = 0; i < p->nqps; i++) {
         struct plan_qp *q = &p->qp[i];
         uint32_t budget = p->npackets / p->nqps + 1;
@@ -346,9 +362,5 @@ void plan_messages(struct plan *p, struct rng *rng)
         if (q->timeout == 0 && (is_drastic(p, i) || q->provoke || p->qp[q->peer].provoke))
             q->timeout = 14;
     }
-    for (uint32_t i = 0; i < p->nqps; i++) draw_receives(p, rng, i);
-    for (uint8_t h = 0; h < p->nhosts; h++)
-        for (uint8_t pd = 0; pd < 2; pd++) draw_shared_receives(p, rng, h, pd);
-    for (uint8_t h = 0; h < p->nhosts; h++) ground_build(&p->ground[h]);
-    for (uint32_t i = 0; i < p->nwords; i++) memcpy(p->word[i].plot->bytes, &p->word[i].init, 8);
+    plan_receives(p, rng);
 }

@@ -450,6 +450,49 @@ static void tear_down(struct work *w)
     }
 }
 
+/* What an adapter says it did, against what the world saw. */
+static void check_counters(struct work *w)
+{
+    const struct plan *p = w->plan;
+    bool tame = p->profile == PROFILE_CLEAN && !p->ncontrols;
+    for (uint32_t i = 0; i < p->nqps; i++) tame = tame && !p->qp[i].provoke;
+    for (uint8_t h = 0; h < p->nhosts; h++) {
+        const struct host *host = w->board[h].host;
+        const struct hca_counters *c = hca_counters(host->hca);
+        uint64_t tx = 0, rx = 0;
+        for (uint8_t m = 0; m < STEER_MAX_MEMBERS; m++) {
+            const struct hca_member_counters *mc = hca_member_counters(host->hca, m);
+            tx += mc->tx_packets;
+            rx += mc->rx_packets;
+        }
+        if (c->tx_packets != host->sent || tx != host->sent)
+            oracle_says(&w->oracle,
+                        "h%u: tx_packets says %llu, its members %llu, the links saw %llu", h,
+                        (unsigned long long)c->tx_packets, (unsigned long long)tx,
+                        (unsigned long long)host->sent);
+        if (c->rx_packets > host->received || rx > host->received)
+            oracle_says(&w->oracle, "h%u: rx_packets says %llu of %llu", h,
+                        (unsigned long long)c->rx_packets, (unsigned long long)host->received);
+        if (tame && (c->timeouts || c->packet_seq_err || c->out_of_sequence || c->rx_bad_header ||
+                     c->rx_bad_qp || c->rx_bad_pkey || c->rx_bad_qkey || c->cqe_error))
+            oracle_says(&w->oracle, "h%u: counts faults on links that have none", h);
+    }
+}
+
+static void report(const struct work *w, struct outcome *out)
+{
+    *out = (struct outcome){.hash = w->world.trace.hash,
+                            .packets = w->world.packets,
+                            .completions = w->oracle.completions,
+                            .retry_excs = w->oracle.retry_excs,
+                            .events = w->world.trace.events,
+                            .ended = w->world.now};
+    for (uint8_t h = 0; h < w->plan->nhosts; h++)
+        out->counters[h] = *hca_counters(w->board[h].host->hca);
+    for (uint32_t i = 0; i < w->nactors; i++)
+        if (w->actor[i].qp) hca_qp_view(w->actor[i].qp, &out->view[i]);
+}
+
 static void judge(struct work *w)
 {
     struct oracle *o = &w->oracle;
@@ -463,7 +506,7 @@ static void judge(struct work *w)
     for (uint32_t i = 0; i < w->nactors && oracle_content(o); i++)
         if (w->actor[i].qp) oracle_state(o, w->actor[i].oracle, actor_state(&w->actor[i]));
     if (oracle_content(o)) oracle_finish(o);
-    if (oracle_content(o)) tear_down(w);
+    if (oracle_content(o)) check_counters(w);
 }
 
 void workload_run_plan(struct outcome *out, struct plan *plan, FILE *trace)
@@ -477,13 +520,9 @@ void workload_run_plan(struct outcome *out, struct plan *plan, FILE *trace)
            w->world.now.ns <= TIME_MAX_NS && world_step(&w->world))
         continue;
     judge(w);
-    *out = (struct outcome){.hash = w->world.trace.hash,
-                            .packets = w->world.packets,
-                            .completions = w->oracle.completions,
-                            .retry_excs = w->oracle.retry_excs,
-                            .events = w->world.trace.events,
-                            .started = start,
-                            .ended = w->world.now};
+    report(w, out);
+    out->started = start;
+    if (oracle_content(&w->oracle)) tear_down(w);
     memcpy(out->violation, w->oracle.violation, sizeof out->violation);
     world_free(&w->world);
     free(w);

@@ -10,6 +10,8 @@ struct outcome {
     uint64_t hash;       /* of all that happened */
     uint64_t packets, completions, retry_excs, events;
     when_t started, ended; /* virtual */
+    struct hca_counters counters[WORLD_MAX_HOSTS];
+    struct hca_qp_view view[PLAN_MAX_QPS]; /* as they ended; zero for destroyed ones */
 };
 
 /* Draws the plan of `seed` (profile `only`, or any with PROFILE_COUNT) and runs it to the end.
