@@ -3,8 +3,9 @@
  *   qp.c       creation, states, flush, emission                  qpt.c     QPN -> QP
  *   qp_modify.c  which transition wants which attributes
  *   sq.c rq.c  the work queues                                    agenda.c  deadlines and turns
- *   rc_req.c   RC requester: WQEs -> packets, responses -> completions
- *   rc_resp.c  RC responder: requests -> memory, ACKs, READ and atomic replies
+ *   rc.c       the RC service, made of:
+ *   rc_req.c rc_comp.c    the requester: WQEs -> packets, and responses -> completions
+ *   rc_resp.c rc_reply.c  the responder: requests -> memory, and ACKs, READ and atomic replies
  *   rc_timer.c when an RC requester must resend, and what it costs
  *   window.c   the byte window: growth and cut
  *   uc.c ud.c  the unacknowledged services                        mr.c cq.c srq.c  as named
