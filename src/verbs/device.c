@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* What a program holds is `at`; the real list behind it must be freed by the real library. */
 struct device_list {
@@ -19,6 +20,8 @@ struct device_list {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rb_device *devices;
 static struct device_list *lists;
+/* Set while the real library asks for the list itself: it looks behind each device for its own. */
+static _Thread_local bool real_only;
 
 struct ibv_context *device_mark(struct ibv_device *device, int cmd_fd)
 {
@@ -110,7 +113,7 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
     struct ctl_reply reply = {0};
     int nreal, n = 0;
     struct ibv_device **real = real_list(&nreal);
-    int rc = ask(&reply);
+    int rc = real_only ? -EOPNOTSUPP : ask(&reply);
 
     if (num_devices) *num_devices = 0;
     if (rc) reply.count = 0;
@@ -174,4 +177,20 @@ EXPORT int ibv_get_device_index(struct ibv_device *device)
 {
     if (!device_is_ours(device)) return REAL(ibv_get_device_index, "IBVERBS_1.9")(device);
     return -1;
+}
+
+/* The adapter works on memory by its own pointers: another process's objects cannot be shared. */
+EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
+{
+    struct stat st;
+    struct stat null;
+
+    if (fstat(cmd_fd, &st) != 0) return NULL;
+    /* A descriptor of ours is /dev/null (context.c), and of no real device. */
+    if (stat("/dev/null", &null) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == null.st_rdev)
+        return fail_with(EOPNOTSUPP);
+    real_only = true;
+    struct ibv_context *context = REAL(ibv_import_device, "IBVERBS_1.10")(cmd_fd);
+    real_only = false;
+    return context;
 }

@@ -97,12 +97,6 @@ EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_a
     return EOPNOTSUPP;
 }
 
-/* A descriptor of ours is no command channel (context.c: /dev/null); the real library says so. */
-EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
-{
-    return REAL(ibv_import_device, "IBVERBS_1.10")(cmd_fd);
-}
-
 EXPORT struct ibv_pd *ibv_import_pd(struct ibv_context *context, uint32_t handle)
 {
     if (!context_is_ours(context)) return REAL(ibv_import_pd, "IBVERBS_1.10")(context, handle);

@@ -223,6 +223,24 @@ static void says_what_it_is(void **state)
     assert_int_equal(ibv_close_device(c), 0);
 }
 
+static void imports_no_device(void **state)
+{
+    int fds[2];
+    (void)state;
+
+    struct ibv_context *c = ibv_open_device(device);
+    assert_non_null(c);
+    assert_null(ibv_import_device(c->cmd_fd));
+    assert_int_equal(errno, EOPNOTSUPP);
+    assert_int_equal(pipe(fds), 0); /* the real library's affair: it must not meet our devices */
+    assert_null(ibv_import_device(fds[0]));
+    close(fds[0]);
+    close(fds[1]);
+    assert_null(ibv_import_device(-1));
+    assert_int_equal(errno, EBADF);
+    assert_int_equal(ibv_close_device(c), 0);
+}
+
 /* ---- mistakes ---------------------------------------------------------------------------- */
 
 static void refuses_mistakes(void **state)
@@ -608,6 +626,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(says_what_it_is),
+        cmocka_unit_test(imports_no_device),
         cmocka_unit_test(refuses_mistakes),
         cmocka_unit_test(refuses_a_path_mtu_beyond_the_port),
         cmocka_unit_test(moves_data),
