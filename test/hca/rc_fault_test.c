@@ -415,7 +415,7 @@ static void ghosts(void **state)
 /* All opcodes with random fields near the truth, at both roles: nothing outside the regions. */
 static void hostile(void **state)
 {
-    for (uint64_t seed = 1; seed <= 4000; seed++) {
+    for (uint64_t seed = 1; seed <= 2000; seed++) {
         static struct hca_tx tx[64];
         struct wire_conf conf = sane;
         conf.path_mtu = 1;

@@ -1,5 +1,6 @@
 #include "rc_wire.h"
 #include <stdlib.h>
+#include <sys/mman.h>
 
 struct flight {
     struct flight *next;
@@ -15,6 +16,14 @@ enum {
           HCA_ACCESS_REMOTE_ATOMIC
 };
 
+/* Zeroed, and only touched where it is used. */
+static void *pages(size_t len)
+{
+    void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED);
+    return p;
+}
+
 static void make_side(struct wire *w, int side, const struct wire_conf *c)
 {
     struct hca_conf conf = {.function = (uint16_t)(1 + side),
@@ -26,10 +35,10 @@ static void make_side(struct wire *w, int side, const struct wire_conf *c)
     assert_non_null(hca);
     w->gid[side] = (struct gid){.raw = {[10] = 0xff, [11] = 0xff, 10, 0, 0, (uint8_t)(1 + side)}};
     w->pd[side] = hca_pd_alloc(hca);
-    uint32_t cqe = 65536;
+    uint32_t cqe = 2048;
     assert_int_equal(hca_cq_create(hca, &cqe, &w->scq[side], &w->scq[side]), 0);
     assert_int_equal(hca_cq_create(hca, &cqe, &w->rcq[side], &w->rcq[side]), 0);
-    w->mem[side] = calloc(1, WIRE_MEM);
+    w->mem[side] = pages(WIRE_MEM);
     assert_int_equal(hca_mr_reg(hca, w->pd[side], w->mem[side], WIRE_MEM, (uintptr_t)w->mem[side],
                                 ALL, &w->mr[side]),
                      0);
@@ -88,7 +97,7 @@ static void connect_qp(struct wire *w, int side, uint32_t i, const struct wire_c
 void wire_open(struct wire *w, const struct wire_conf *conf)
 {
     *w = (struct wire){.now = {MS_NS}, .nqp = conf->nqp ? conf->nqp : 1, .random = 1};
-    w->log = calloc(WIRE_LOG, sizeof *w->log);
+    w->log = pages(WIRE_LOG * sizeof *w->log);
     for (int side = 0; side < 2; side++) make_side(w, side, conf);
     for (int side = 0; side < 2; side++)
         for (uint32_t i = 0; i < w->nqp; i++) connect_qp(w, side, i, conf);
@@ -103,9 +112,9 @@ void wire_close(struct wire *w)
     }
     for (int side = 0; side < 2; side++) {
         hca_free(w->hca[side]);
-        free(w->mem[side]);
+        munmap(w->mem[side], WIRE_MEM);
     }
-    free(w->log);
+    munmap(w->log, WIRE_LOG * sizeof *w->log);
 }
 
 uint64_t wire_random(struct wire *w)
