@@ -1,12 +1,14 @@
 /* Inside the adapter: the whole of it, and the small parts that no machine of one QP owns.
  *
  *   hca.c      packets in and out, QPs in turn    qpt.c     QPN -> QP
- *   agenda.c   deadlines and turns                event.c   async events that wait for the owner */
+ *   agenda.c   deadlines and turns                event.c   async events that wait for the owner
+ *   pace.c     the speed of what is not acknowledged */
 #ifndef RBOND_HCA_ADAPTER_H
 #define RBOND_HCA_ADAPTER_H
 
 #include "base/list.h"
 #include "hca/hca.h"
+#include "hca/pace.h"
 
 /* What can raise async events. Each type waits once: an event not yet taken stands for the ones
  * that follow it, so the queue needs no memory of its own and cannot overflow. */
@@ -29,6 +31,7 @@ struct hca {
     struct steering table;
     uint32_t mtu;           /* of the port, bytes of payload: hca_set_mtu */
 
+    struct pace pace;       /* UC and UD together */
     struct list ready;      /* hca_qp.turn */
     struct list sent;       /* hca_qp.sent: their packets of the last burst are not completed yet */
     struct hca_qp **heap;   /* agenda.c: a binary heap by deadline */

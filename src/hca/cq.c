@@ -103,6 +103,13 @@ static void fire(struct hca_cq *cq)
     if (list_empty(&cq->notified)) list_add_tail(&cq->hca->notified, &cq->notified);
 }
 
+void hca_cq_left(struct hca *hca, struct hca_cq *cq)
+{
+    uint32_t head = atomic_load_explicit(&cq->head, memory_order_acquire);
+    uint32_t tail = atomic_load_explicit(&cq->tail, memory_order_relaxed);
+    if (cq->armed == CQ_ARMED_ANY && head != tail) fire(cq);
+}
+
 static void overrun(struct hca_cq *cq)
 {
     /* Release: pairs with the acquire in hca_cq_poll. */

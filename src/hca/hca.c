@@ -62,6 +62,11 @@ void hca_set_mtu(struct hca *hca, uint32_t bytes)
     hca->mtu = bytes;
 }
 
+void hca_set_speed(struct hca *hca, uint64_t bytes_per_sec)
+{
+    hca->pace.bytes_per_sec = bytes_per_sec;
+}
+
 const struct hca_counters *hca_counters(const struct hca *hca) { return &hca->counters; }
 
 const struct hca_member_counters *hca_member_counters(const struct hca *hca, uint8_t member)
@@ -148,12 +153,16 @@ static void complete_sent(struct hca *hca, when_t now)
 
 static size_t turn(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
-    switch (qp->type) {
-    case HCA_QPT_RC: return rc_output(qp, out, max, now);
-    case HCA_QPT_UC: return uc_output(qp, out, max, now);
-    case HCA_QPT_UD: return ud_output(qp, out, max, now);
+    struct pace *pace = &qp->hca->pace;
+
+    if (qp->type == HCA_QPT_RC) return rc_output(qp, out, max, now);
+    if (!pace_admits(pace, now)) {
+        agenda_deadline(qp, pace_resume_at(pace)); /* then it has its turn */
+        return 0;
     }
-    return 0;
+    size_t n = qp->type == HCA_QPT_UC ? uc_output(qp, out, max, now) : ud_output(qp, out, max, now);
+    pace_sent(pace, out, n, now);
+    return n;
 }
 
 size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now)
@@ -193,7 +202,10 @@ void hca_expire(struct hca *hca, when_t now)
         struct hca_qp *qp = hca->heap[0];
         if (!when_due(qp->deadline, now)) break;
         agenda_deadline(qp, NEVER);
-        rc_expire(qp, now);
+        if (qp->type == HCA_QPT_RC)
+            rc_expire(qp, now);
+        else
+            agenda_ready(qp); /* held by its pace */
     }
     cq_fail_overrun(hca, now);
 }

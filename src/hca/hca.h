@@ -318,6 +318,8 @@ void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now);
 /* The port's payload MTU, 256 .. 4096: the ceiling of UD messages and of QPs' path
  * MTUs. At first 4096. */
 void hca_set_mtu(struct hca *hca, uint32_t bytes);
+/* The port's speed, which UC and UD keep to. At first 0: no limit. */
+void hca_set_speed(struct hca *hca, uint64_t bytes_per_sec);
 /* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. To be
  * called until it gives 0: that call completes the UC and UD requests of the one before. */
 size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now);
@@ -364,6 +366,9 @@ int hca_cq_poll(struct hca_cq *cq, struct hca_wc *wc, int max);
 /* Fires once, at the next completion (solicited or failed only, if `solicited`) added after this
  * call. */
 void hca_cq_arm(struct hca *hca, struct hca_cq *cq, bool solicited);
+/* The consumer took fewer completions than there are: if the CQ is armed for any, it fires now, as
+ * adapters do that compare the consumer's index with their own. No more may ever come to fire it. */
+void hca_cq_left(struct hca *hca, struct hca_cq *cq);
 
 int hca_srq_create(struct hca *hca, uint32_t pd, uint32_t *max_wr, uint32_t *max_sge,
                    uint32_t limit, void *owner, struct hca_srq **srq);

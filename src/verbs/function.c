@@ -73,6 +73,7 @@ static void follow_page(struct function *f, when_t now)
     f->port->ops->set_members(f->port, members, nmembers);
     f->port->ops->set_local(f->port, local, n);
     hca_set_mtu(f->hca, 128u << function_mtu(f->state.mtu));
+    hca_set_speed(f->hca, (uint64_t)f->state.speed_mbps * 1000000 / 8);
     hca_steer(f->hca, &f->state.steering, now);
 }
 

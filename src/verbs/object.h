@@ -84,7 +84,7 @@ struct rb_cq {
     struct list link;      /* in function->cqs */
     atomic_flag consuming; /* one consumer at a time; inside function->lock where both are held */
     uint32_t polls;
-    bool armed;            /* with a channel, and not fired yet */
+    _Atomic bool armed;    /* with a channel, and not fired yet */
     uint32_t unsent;       /* events that did not fit the channel's pipe */
     uint32_t comp_events;  /* put into the channel, and neither purged */
     uint32_t async_events; /* nor taken back: what destroy waits to see acknowledged */

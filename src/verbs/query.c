@@ -45,7 +45,7 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->max_qp_rd_atom = HCA_MAX_RD_ATOMIC;
     a->max_qp_init_rd_atom = HCA_MAX_RD_ATOMIC;
     a->max_res_rd_atom = HCA_MAX_RD_ATOMIC * a->max_qp;
-    a->atomic_cap = IBV_ATOMIC_HCA;
+    a->atomic_cap = IBV_ATOMIC_GLOB; /* rc_resp.c uses the processor's own */
     a->max_ah = MAX_OBJECTS;
     a->max_srq = MAX_OBJECTS;
     a->max_srq_wr = HCA_MAX_WR;

@@ -1,0 +1,34 @@
+/* UC and UD have no window: nothing ever comes back that could hold them. A real adapter sends them
+ * at the speed of its port, which is what its peer's receiver is made for; a software adapter would
+ * hand them to the kernel as fast as memory allows, and what the peer's socket cannot hold is lost.
+ * So these services share a virtual port of the speed that the device reports. RC is not paced: its
+ * window follows what the peer takes. */
+#include "hca/pace.h"
+
+enum {
+    WIRE_OVERHEAD = 14 + 40 + 8 + 4 + 24, /* Ethernet, IPv6, UDP, ICRC; preamble, FCS and gap */
+};
+/* How far the port may be given ahead. Enough for trains of packets, little against the buffer of
+ * a peer (at 10 Gb/s: 125 KB). */
+#define AHEAD_NS (100 * US_NS)
+
+bool pace_admits(const struct pace *pace, when_t now)
+{
+    return pace->bytes_per_sec == 0 || pace->idle_at.ns < now.ns + AHEAD_NS;
+}
+
+when_t pace_resume_at(const struct pace *pace)
+{
+    /* Half of it at once: not a wake-up for every packet. */
+    return (when_t){pace->idle_at.ns - AHEAD_NS / 2};
+}
+
+void pace_sent(struct pace *pace, const struct hca_tx *tx, size_t n, when_t now)
+{
+    uint64_t bytes = 0;
+
+    if (pace->bytes_per_sec == 0) return;
+    for (size_t i = 0; i < n; i++) bytes += tx[i].hdr_len + tx[i].payload_len + WIRE_OVERHEAD;
+    if (when_before(pace->idle_at, now)) pace->idle_at = now;
+    pace->idle_at = when_add(pace->idle_at, bytes * SEC_NS / pace->bytes_per_sec);
+}
