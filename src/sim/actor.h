@@ -12,6 +12,8 @@ struct board_cq {
     uint32_t id;
     struct hca_cq *cq;
     bool armed, notified;
+    bool disturbed; /* served out of turn since it was armed */
+    bool woken;     /* a completion that wakes has been taken in this turn */
 };
 
 struct board {

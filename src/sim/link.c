@@ -41,6 +41,9 @@ struct link_fate link_carry(struct link *l, struct rng *rng, when_t now)
     if (rng_ppm(rng, l->profile.dup_ppm)) {
         f.copies = 2;
         f.arrive[1] = arrival(l, rng, now, &f.overtakes);
+        /* Some copies take the long way round. */
+        if (l->profile.reorder && rng_percent(rng, 30))
+            f.arrive[1] = when_add(f.arrive[1], rng_below(rng, (20 * MS_NS) >> rng_below(rng, 12)));
         l->doubled++;
     }
     return f;

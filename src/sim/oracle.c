@@ -352,6 +352,8 @@ static void receive_succeeds(struct oracle *o, struct oracle_qp *q, uint32_t i,
         return;
     }
     r->delivered = true;
+    o->last_solicited = r->flags & HCA_SEND_SOLICITED;
+    o->last_uncertain = q->type != HCA_QPT_RC && r->len < 8;
     v->state = WORK_DONE;
     uint32_t in_room = is_write(r->op) ? 0 : r->len;
     if (q->type != HCA_QPT_UC && !buf_tail_untouched(&v->room, in_room)) {

@@ -98,9 +98,11 @@ struct oracle {
     uint32_t nground;
     struct word *word;
     uint32_t nword;
-    bool links_double; /* links double packets: UD may arrive twice */
-    bool links_lose;   /* links lose, delay or corrupt by chance */
-    bool must_survive; /* the profile promises that retries suffice */
+    bool links_double;   /* links double packets: UD may arrive twice */
+    bool links_lose;     /* links lose, delay or corrupt by chance */
+    bool must_survive;   /* the profile promises that retries suffice */
+    bool last_solicited; /* the receive completed last was of a solicited message ... */
+    bool last_uncertain; /* ... if it was that one: too short to tell from others like it */
     uint64_t completions, retry_excs;
 };
 

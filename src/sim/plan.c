@@ -41,6 +41,7 @@ static struct link_profile draw_link(struct plan *p, struct rng *rng)
         l.reorder = true;
         l.jitter_ns = rng_range(rng, 1 * US_NS, 200 * US_NS);
     }
+    if (p->profile == PROFILE_DOUBLE) l.reorder = rng_percent(rng, 50);
     if (p->profile == PROFILE_DOUBLE || mixed)
         l.dup_ppm = (uint32_t)rng_range(rng, 1000, rng_percent(rng, 70) ? 50000 : 300000);
     if (p->profile == PROFILE_CORRUPT || mixed)
@@ -322,7 +323,7 @@ void plan_draw(struct plan *p, uint64_t seed, enum profile only)
     struct rng rng = {mix64(seed + 0x51b0)};
     p->profile = (enum profile)rng_below(&rng, PROFILE_COUNT);
     if (only != PROFILE_COUNT) p->profile = only;
-    p->npackets = (uint32_t)rng_range(&rng, 40, rng_percent(&rng, 70) ? 300 : 1200);
+    p->npackets = (uint32_t)rng_range(&rng, 40, rng_percent(&rng, 70) ? 400 : 3000);
     enum profile f = p->profile;
     p->links_lose = f == PROFILE_LOSSY || f == PROFILE_MIXED || f == PROFILE_CORRUPT ||
                     f == PROFILE_TINY_SOCKET;

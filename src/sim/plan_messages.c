@@ -349,7 +349,8 @@ void plan_messages(struct plan *p, struct rng *rng)
     for (uint32_t i = 0; i < p->nqps; i++) {
         struct plan_qp *q = &p->qp[i];
         uint32_t budget = p->npackets / p->nqps + 1;
-        q->nrequests = rng_percent(rng, 10) ? 0 : (uint32_t)rng_range(rng, 1, 24);
+        q->nrequests =
+            rng_percent(rng, 10) ? 0 : (uint32_t)rng_range(rng, 1, rng_percent(rng, 80) ? 24 : 80);
         q->request = calloc(q->nrequests + 1, sizeof *q->request);
         must(q->request);
         for (uint32_t k = 0; k < q->nrequests; k++) draw_request(p, rng, i, k, &budget);
