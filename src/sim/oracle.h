@@ -133,6 +133,17 @@ void oracle_finish(struct oracle *o);
 void oracle_says(struct oracle *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static inline bool oracle_content(const struct oracle *o) { return !o->violation[0]; }
 
+/* Inside the oracle. */
+
+#define says_of(o, q, i, fmt, ...)                                                                 \
+    oracle_says(o, "h%u qp %06x request %u (%s, %u bytes): " fmt, (q)->host, (q)->qpn, i,          \
+                wr_opcode_name((q)->request[i].op), (q)->request[i].len, ##__VA_ARGS__)
+
+static inline bool oracle_uses_receive(enum hca_wr_opcode op)
+{
+    return op == HCA_WR_SEND || op == HCA_WR_SEND_WITH_IMM || op == HCA_WR_RDMA_WRITE_WITH_IMM;
+}
+
 /* oracle_atomic.c: do the atomics on this word form a chain? */
 void oracle_check_word(struct oracle *o, const struct word *w);
 

@@ -19,8 +19,9 @@
     X(MIXED, "mixed")                                                                              \
     X(CUTS, "cuts")                                                                                \
     X(FLAPPING, "flapping")                                                                        \
-    X(BOTH_ENDS, "both-ends") X(ONE_SIDED, "one-sided") X(SILENT, "silent")                        \
-        X(BLACKOUT, "blackout") X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
+    X(BOTH_ENDS, "both-ends")                                                                      \
+    X(ONE_SIDED, "one-sided") X(SILENT, "silent") X(BLACKOUT, "blackout")                          \
+        X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
 
 enum profile {
 #define X(id, name) PROFILE_##id,
