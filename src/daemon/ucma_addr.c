@@ -60,17 +60,19 @@ static int copy_addr(struct sockaddr_in6 *out, const struct sockaddr *addr, size
     return 0;
 }
 
-static bool is_any(const struct sockaddr_in6 *addr)
-{
-    static const struct gid any4 = {{[10] = 0xff, [11] = 0xff}};
-    struct gid g = ucma_addr_gid(addr);
-    return gid_is_zero(&g) || gid_equal(&g, &any4);
-}
-
 static bool is_loopback(const struct gid *gid)
 {
     static const struct gid one = {{[15] = 1}};
     return gid_is_ipv4(gid) ? gid->raw[12] == 127 : gid_equal(gid, &one);
+}
+
+/* No device in particular: the wildcards, and 127.0.0.1 and ::1, of which no device has a GID. The
+ * kernel takes them for the same, in binding and in resolving. */
+static bool is_any(const struct sockaddr_in6 *addr)
+{
+    static const struct gid any4 = {{[10] = 0xff, [11] = 0xff}};
+    struct gid g = ucma_addr_gid(addr);
+    return gid_is_zero(&g) || gid_equal(&g, &any4) || is_loopback(&g);
 }
 
 static bool is_link_local(const struct gid *gid)
@@ -204,7 +206,7 @@ static bool first_gid(const struct cmbroker_device *dev, const struct gid *famil
     return false;
 }
 
-/* Programs that speak to 127.0.0.1 or ::1 mean this host: any device will do. */
+/* Programs that speak to no address in particular mean this host: any device will do. */
 static int resolve_loopback(struct ucma_id *id, const struct gid *dst)
 {
     struct cmbroker *b = id->broker;
@@ -263,7 +265,6 @@ int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src
     struct sockaddr_in6 to;
     int err = copy_addr(&to, dst, dst_len);
     if (err) return err;
-    if (is_any(&to)) return -EINVAL;
     if (id->state == UCMA_IDLE) {
         struct sockaddr_in6 any = {.sin6_family = to.sin6_family};
         bool given = src_len >= sizeof src->sa_family && src->sa_family != AF_UNSPEC;
@@ -276,7 +277,7 @@ int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src
     struct gid from = ucma_addr_gid(&id->src);
     if (!is_any(&id->src) && !same_family(&gid, &from)) return -EINVAL;
     uint32_t scope = scope_of(&to) ? scope_of(&to) : scope_of(&id->src);
-    err = is_loopback(&gid) ? resolve_loopback(id, &gid) : resolve_remote(id, &gid, scope);
+    err = is_any(&to) ? resolve_loopback(id, &gid) : resolve_remote(id, &gid, scope);
     if (err) return err;
     id->route.traffic_class = id->tos;
     uint16_t port = ucma_addr_port(&id->src);

@@ -365,6 +365,32 @@ static void test_ports(void **st)
     close_prog(&p);
 }
 
+#define LOCALHOST 0x7f000001u
+
+/* As libfabric does when it looks for what it could listen on, and qperf and rping do to 127.0.0.1.
+ */
+static void test_loopback_is_any_address(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    uint32_t id = create(&p, 1, RDMA_PS_TCP);
+    assert_int_equal(bind_to(&p, id, ipv4(LOCALHOST, PORT)), 0);
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(HERE, PORT)), -EADDRINUSE);
+    struct sockaddr_in6 six = {
+        .sin6_family = AF_INET6, .sin6_port = htons(PORT + 1), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    assert_int_equal(bind_to(&p, create(&p, 3, RDMA_PS_TCP), six), 0);
+    assert_int_equal(COMMAND(&p, LISTEN, (struct rdma_ucm_listen){.id = id, .backlog = 4}), 0);
+    static const uint32_t here[] = {0, LOCALHOST, HERE};
+    for (size_t i = 0; i < sizeof here / sizeof *here; i++) {
+        uint32_t client = create(&p, 4, RDMA_PS_TCP);
+        assert_int_equal(resolve(&p, client, here[i]), 0);
+        expect(&p, ADDR_RESOLVED);
+        destroy(&p, client);
+    }
+    close_prog(&p);
+}
+
 static void test_refusals(void **st)
 {
     (void)st;
@@ -494,6 +520,7 @@ int main(void)
         cmocka_unit_test(test_request_nobody_fetched),
         cmocka_unit_test(test_migrate),
         cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_loopback_is_any_address),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_device_goes),
         cmocka_unit_test(test_nonsense),
