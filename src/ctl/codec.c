@@ -62,6 +62,7 @@ static const struct request {
     [CTL_MONITOR] = {"monitor", 0, NULL},
     [CTL_CM_OPEN] = {"cm-open", CTL_ANY_LEN, NULL},
     [CTL_CM_CMD] = {"cm-cmd", CTL_ANY_LEN, NULL},
+    [CTL_GID_LIST] = {"gid-list", 0, NULL},
 };
 
 static const struct request *request_of(uint32_t type) {

@@ -33,6 +33,7 @@ enum ctl_type {
     CTL_MONITOR,          /* subscribes: CTL_EVENT messages follow */
     CTL_CM_OPEN,          /* ucma channel: see ctl/ucma.h -> fd: event pipe */
     CTL_CM_CMD,           /* one ucma write() -> its response bytes */
+    CTL_GID_LIST,         /* -> ctl_gid[]: slots that hold one */
     /* unsolicited, to owners of a function and to monitors */
     CTL_EVENT = 64,       /* ctl_event */
 };
@@ -138,6 +139,12 @@ struct ctl_qp {
     uint8_t dgid[16];
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, retransmits, remaps, remapped_at_ns,
         last_gap_ns;
+};
+
+struct ctl_gid {
+    char device[CTL_NAME_LEN], netdev[CTL_NAME_LEN];
+    uint32_t index, pad;
+    uint8_t gid[16];
 };
 
 /* One counter of a device or of one member (member "": the device). */

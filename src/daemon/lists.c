@@ -32,6 +32,25 @@ void list_devices(const struct registry *reg, struct records *out)
             device_describe(container_of(node, struct device, node), &reg->netdevs, to);
 }
 
+void list_gids(const struct registry *reg, struct records *out)
+{
+    struct ctl_gid *to;
+
+    start(out, sizeof *to);
+    list_for_each (node, &reg->devices) {
+        const struct device *d = container_of(node, struct device, node);
+        for (uint32_t i = 0; i < CTL_MAX_GIDS; i++) {
+            const struct netdev *nd;
+            if (gid_is_zero(&d->state.gid[i]) || !(to = add(out))) continue;
+            nd = netdevs_by_index(&reg->netdevs, d->state.gid_ifindex[i]);
+            ctl_string_set(to->device, sizeof to->device, d->name);
+            if (nd) ctl_string_set(to->netdev, sizeof to->netdev, nd->link.name);
+            to->index = i;
+            memcpy(to->gid, &d->state.gid[i], sizeof to->gid);
+        }
+    }
+}
+
 void list_bonds(const struct registry *reg, struct records *out)
 {
     struct ctl_bond *to;

@@ -17,6 +17,7 @@ struct records {
 };
 
 void list_devices(const struct registry *reg, struct records *out);
+void list_gids(const struct registry *reg, struct records *out);
 void list_bonds(const struct registry *reg, struct records *out);
 void list_links(const struct registry *reg, struct records *out);
 void list_functions(const struct functions *fs, struct records *out);

@@ -191,6 +191,7 @@ static void list(const struct call *c)
     case CTL_BOND_LIST: list_bonds(c->s->registry, &r); break;
     case CTL_LINK_LIST: list_links(c->s->registry, &r); break;
     case CTL_FUNCTION_LIST: list_functions(c->s->functions, &r); break;
+    case CTL_GID_LIST: list_gids(c->s->registry, &r); break;
     case CTL_QP_LIST: list_qps(c->s->functions, &r); break;
     default: list_stats(c->s->registry, c->s->functions, c->s->broker, &r); break;
     }
@@ -247,7 +248,7 @@ static void (*const handlers[])(const struct call *) = {
     [CTL_BOND_ADD] = bond_add, [CTL_BOND_DEL] = bond_del, [CTL_BOND_SET] = bond_set,
     [CTL_BOND_LIST] = list,    [CTL_LINK_LIST] = list,    [CTL_FUNCTION_LIST] = list,
     [CTL_QP_LIST] = list,      [CTL_STAT] = list,         [CTL_MONITOR] = monitor,
-    [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command,
+    [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command, [CTL_GID_LIST] = list,
 };
 
 /* ---- connections ------------------------------------------------------------------------- */

@@ -74,6 +74,26 @@ static void test_devices(void **state)
     assert_null(find_device(client, "rb_vm0", &dev)); /* a bridge's port */
 }
 
+/* The list says what the page says: the GIDs that are there, by their slots. */
+static void check_gid_list(const char *device, const char *netdev, const struct device_state *s)
+{
+    struct ctl_reply r;
+    unsigned listed = 0, held = 0;
+
+    assert_int_equal(ctl_call(client, CTL_GID_LIST, NULL, 0, sizeof(struct ctl_gid), &r), 0);
+    for (size_t i = 0; i < r.count; i++) {
+        const struct ctl_gid *g = (struct ctl_gid *)r.records + i;
+        if (strcmp(g->device, device) != 0) continue;
+        listed++;
+        assert_string_equal(g->netdev, netdev);
+        assert_in_range(g->index, 0, CTL_MAX_GIDS - 1);
+        assert_memory_equal(g->gid, &s->gid[g->index], sizeof g->gid);
+    }
+    for (unsigned i = 0; i < CTL_MAX_GIDS; i++) held += !gid_is_zero(&s->gid[i]);
+    assert_int_equal(listed, held);
+    ctl_reply_free(&r);
+}
+
 static void test_page_and_gids(void **state)
 {
     struct opened o;
@@ -107,6 +127,7 @@ static void test_page_and_gids(void **state)
         usleep(10000);
     }
     assert_true(gid_is_zero(&s.gid[1]) && gid_equal(&s.gid[2], &v4b));
+    check_gid_list("rb_va0", "va0", &s);
     sh("ip addr flush dev va0 to 10.0.0.0/24");
     close_opened(&o);
 }
