@@ -123,6 +123,17 @@ static bool guard_ok(const struct ground *g, size_t from, size_t to, size_t *whe
     return true;
 }
 
+bool ground_outside_ok(const struct ground *g, size_t *where)
+{
+    size_t at = 0;
+    for (uint32_t lot = 0; lot < g->nlots; lot++) {
+        size_t start = (size_t)(g->lot[lot].bytes - g->arena);
+        if (!guard_ok(g, at, start, where)) return false;
+        at = start + g->lot[lot].len;
+    }
+    return guard_ok(g, at, g->arena_len, where);
+}
+
 bool ground_guards_ok(const struct ground *g, size_t *where)
 {
     size_t at = 0;

@@ -57,6 +57,7 @@ uint8_t ground_lot(struct ground *g);
 struct plot *ground_plot(struct ground *g, uint8_t lot, uint32_t len);
 void ground_build(struct ground *g);
 /* Are all guard zones whole? Else *where is the arena offset of the first bad byte. */
+bool ground_outside_ok(const struct ground *g, size_t *where); /* only what no region covers */
 bool ground_guards_ok(const struct ground *g, size_t *where);
 
 /* The first `len` bytes get pattern(key, koff ..); the plot's expected contents become that. */

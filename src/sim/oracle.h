@@ -103,6 +103,7 @@ struct oracle {
     bool must_survive;   /* the profile promises that retries suffice */
     bool last_solicited; /* the receive completed last was of a solicited message ... */
     bool last_uncertain; /* ... if it was that one: too short to tell from others like it */
+    bool blind;          /* forgeries are about: only what lies between buffers is judged */
     uint64_t completions, retry_excs;
 };
 

@@ -20,8 +20,9 @@
     X(CUTS, "cuts")                                                                                \
     X(FLAPPING, "flapping")                                                                        \
     X(BOTH_ENDS, "both-ends")                                                                      \
-    X(ONE_SIDED, "one-sided") X(SILENT, "silent") X(BLACKOUT, "blackout")                          \
-        X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
+    X(ONE_SIDED, "one-sided")                                                                      \
+    X(SILENT, "silent")                                                                            \
+    X(BLACKOUT, "blackout") X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
 
 enum profile {
 #define X(id, name) PROFILE_##id,
@@ -103,6 +104,7 @@ struct plan {
     uint32_t ncontrols;
     struct plan_control control[8];
     bool links_lose, links_double, must_survive;
+    uint32_t forge_ppm; /* with forgeries no promise holds but two: no crash, no byte outside */
 };
 
 const char *profile_name(enum profile p);

@@ -3,6 +3,7 @@
 #include "base/must.h"
 #include "sim/rng.h"
 #include "wire/icrc.h"
+#include "wire/opcode.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,14 @@ static struct icrc_path path_of(const struct datagram *d)
         .df = true,
         .udp_len = (uint16_t)(8 + d->len),
     };
+}
+
+static void seal(struct datagram *d)
+{
+    uint32_t body = d->len - ROCE_ICRC_LEN;
+    struct icrc_path path = path_of(d);
+    uint32_t crc = icrc_of(&path, d->bytes, body);
+    for (int i = 0; i < 4; i++) d->bytes[body + i] = (uint8_t)(crc >> (8 * i));
 }
 
 struct datagram *sim_port_tx(const struct hca_tx *tx, uint16_t ip_id)
@@ -51,10 +60,43 @@ struct datagram *sim_port_tx(const struct hca_tx *tx, uint16_t ip_id)
     }
     must(left == 0);
     memset(at, 0, tx->pad);
-    struct icrc_path path = path_of(d);
-    uint32_t crc = icrc_of(&path, d->bytes, body);
-    for (int i = 0; i < 4; i++) d->bytes[body + i] = (uint8_t)(crc >> (8 * i));
+    seal(d);
     return d;
+}
+
+void sim_port_forge(struct datagram *d, uint64_t chance)
+{
+    struct roce_hdr h;
+    size_t len;
+    if (roce_decode(&h, d->bytes, d->len - ROCE_ICRC_LEN, &len) != ROCE_OK) return;
+    uint32_t small = chance >> 8 & 15, big = (uint32_t)(chance >> 16);
+    uint8_t service = h.opcode & 0xe0;
+    switch (chance & 15) {
+    case 0: h.psn = psn_add(h.psn, small + 1); break;
+    case 1: h.psn = psn_add(h.psn, 0u - small - 1); break;
+    case 2: h.psn = psn_of(big); break;
+    case 3: h.aeth.syndrome = (uint8_t)big; break;
+    case 4: h.aeth.syndrome = (uint8_t)(0x60 | (big & 7)); break;
+    case 5: h.aeth.msn = big & 0xffffff; break;
+    case 6: h.reth.len = big; break;
+    case 7: h.reth.len += small; break;
+    case 8: h.reth.va += small; break;
+    case 9: h.reth.rkey ^= 1u << small; break;
+    case 10: h.ackreq = !h.ackreq; break;
+    case 11: h.solicited = !h.solicited; break;
+    case 12: h.pad = chance >> 8 & 3; break;
+    case 13: h.atomic.va += small; break;
+    case 14: d->len -= d->len - ROCE_ICRC_LEN > len + 4 * small ? 4 * small : 0; break;
+    default: break;
+    }
+    /* A header of another length would move the payload: opcodes change among those of one length.
+     */
+    uint8_t other = service | (big & 31);
+    const struct roce_opcode *op = roce_opcode(other);
+    if ((chance & 15) == 15 && (op->props & OP_KNOWN) && op->hdr_len == len) h.opcode = other;
+    roce_encode(d->bytes, &h);
+    seal(d);
+    d->corrupted = true;
 }
 
 bool sim_port_rx(const struct datagram *d, struct hca_rx *rx)

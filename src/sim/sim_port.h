@@ -25,4 +25,7 @@ struct datagram *sim_port_tx(const struct hca_tx *tx, uint16_t ip_id);
 /* False where the ICRC is wrong. `rx->data` points into `d`. */
 bool sim_port_rx(const struct datagram *d, struct hca_rx *rx);
 
+/* Another's packet instead: one field of the headers is changed and the ICRC made right again. */
+void sim_port_forge(struct datagram *d, uint64_t chance);
+
 #endif

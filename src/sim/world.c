@@ -60,11 +60,13 @@ static void start_bond(struct host *h, const struct host_conf *conf)
                           .downdelay_ns = conf->downdelay_ns,
                           .nmembers = conf->nmembers,
                           .primary = STEER_NO_MEMBER};
-    must(bond_init(&h->bond, &b, h->world->now) == 0);
-    for (uint8_t i = 0; i < h->nmembers; i++) {
-        struct bond_change change = bond_link(&h->bond, i, true, true, h->world->now);
-        apply(h, &change);
-    }
+    /* The links came up long ago: nothing is rising any more. */
+    when_t then = {h->world->now.ns - SEC_NS / 2};
+    must(bond_init(&h->bond, &b, then) == 0);
+    for (uint8_t i = 0; i < h->nmembers; i++) bond_link(&h->bond, i, true, true, then);
+    struct bond_change change = bond_expire(&h->bond, h->world->now);
+    change.table = true;
+    apply(h, &change);
 }
 
 struct host *world_add_host(struct world *w, const struct host_conf *conf)
@@ -275,6 +277,7 @@ static void send_over_link(struct world *w, struct host *h, struct host *to, str
     }
     if (f.copies == 2)
         timeline_at(&w->timeline, f.arrive[1], deliver, to, (uint64_t)(uintptr_t)copy_of(d));
+    if (rng_ppm(&w->rng, w->forge_ppm)) sim_port_forge(d, rng_u64(&w->rng));
     if (f.corrupt) link_corrupt(d, &w->rng);
     timeline_at(&w->timeline, f.arrive[0], deliver, to, (uint64_t)(uintptr_t)d);
 }

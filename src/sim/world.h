@@ -70,6 +70,7 @@ struct world {
     enum fabric fabric;
     uint64_t bytes_per_ms;  /* of every member; 0: infinite */
     uint64_t notice_max_ns; /* a carrier change is seen after 0 .. this */
+    uint32_t forge_ppm;     /* packets replaced by forgeries */
     uint8_t nhosts;
     struct host host[WORLD_MAX_HOSTS];
     struct world_hooks hooks;
