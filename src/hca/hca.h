@@ -31,7 +31,7 @@
 #define HCA_MAX_SGE 16
 #define HCA_MAX_INLINE 1024
 #define HCA_MAX_WR 16384
-#define HCA_MAX_CQE 131072
+#define HCA_MAX_CQE (1 << 22) /* memory is touched as completions come */
 #define HCA_MAX_RD_ATOMIC 64
 #define HCA_MAX_MSG (1u << 31)
 
