@@ -32,7 +32,8 @@ struct ibv_context *device_mark(struct ibv_device *device, int cmd_fd)
 
 /* ---- rbondd's ---------------------------------------------------------------------------- */
 
-static void say_nobody_answers(void)
+/* One line on stderr, once: a preload that shows no devices should say why. */
+static void say_no_rbondd(int error)
 {
     static bool said;
     char path[108], tried[512] = "";
@@ -40,13 +41,18 @@ static void say_nobody_answers(void)
 
     if (said || (quiet && *quiet && strcmp(quiet, "0") != 0)) return;
     said = true;
+    if (error != -ENOENT && error != -ECONNREFUSED) {
+        fprintf(stderr, "librbond: cannot talk to rbondd: %s\n",
+                error == -EPROTO ? "it is of another version" : strerror(-error));
+        return;
+    }
     for (unsigned i = 0; ctl_path(i, path); i++) {
         size_t at = strlen(tried);
         snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
     }
     fprintf(stderr,
-            "librbond: no rbondd answers in this network namespace (tried %s): start rbondd or use "
-            "'rbond run'\n",
+            "librbond: no rbondd answers in this network namespace (tried %s): start rbondd or "
+            "use 'rbond run'\n",
             tried);
 }
 
@@ -86,7 +92,7 @@ static int ask(struct ctl_reply *reply)
     struct ctl_client *client;
     int rc = ctl_connect(&client, NULL);
     if (rc) {
-        say_nobody_answers();
+        say_no_rbondd(rc);
         return rc;
     }
     rc = ctl_call(client, CTL_DEV_LIST, NULL, 0, sizeof(struct ctl_dev), reply);

@@ -7,8 +7,8 @@
 #include "verbs/function.h"
 #include "verbs/real.h"
 #include <fcntl.h>
-#include <poll.h>
 #include <rdma/ib_user_verbs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,24 +24,32 @@ int events_pipe(int fds[2])
     return 0;
 }
 
+/* A second description of the pipe's reading end, which does not block whatever the program has set
+ * on its own; changing the program's flags for a moment would reach its other threads. -1 without
+ * /proc. */
+static int reader_of_our_own(int rd)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", rd);
+    return open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+}
+
 /* All records now in the pipe, or NULL. The caller keeps writers out; a reader that comes between
  * waits or finds nothing, as if it had come before them. */
 static uint8_t *drain(int rd, size_t size, size_t *n)
 {
     uint8_t *all = NULL;
-    struct pollfd pfd = {.fd = rd, .events = POLLIN};
+    int fd = reader_of_our_own(rd);
 
     *n = 0;
-    int flags = fcntl(rd, F_GETFL);
-    fcntl(rd, F_SETFL, flags | O_NONBLOCK);
-    while (poll(&pfd, 1, 0) == 1 && (pfd.revents & POLLIN)) {
+    while (fd >= 0) {
         uint8_t *more = realloc(all, (*n + 1) * size);
         if (!more) break;
         all = more;
-        if (read(rd, all + *n * size, size) != (ssize_t)size) break;
+        if (read(fd, all + *n * size, size) != (ssize_t)size) break;
         ++*n;
     }
-    fcntl(rd, F_SETFL, flags);
+    if (fd >= 0) close(fd);
     return all;
 }
 
