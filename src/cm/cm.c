@@ -83,7 +83,9 @@ void cm_expire(struct cm *cm, when_t now)
     list_for_each_safe (pos, tmp, &cm->timed) {
         struct cm_id *id = container_of(pos, struct cm_id, timed);
         if (!when_due(id->deadline, now)) continue;
-        if (id->state == CMS_SIDR_SENT || id->state == CMS_SIDR_DONE)
+        if (id->state == CMS_UNCLAIMED)
+            hold_expire(id);
+        else if (id->sidr)
             sidr_expire(id, now);
         else
             conn_expire(id, now);
@@ -160,7 +162,7 @@ void cm_id_destroy(struct cm_id *id, when_t now)
     id->orphan = true;
     cm_forget_events(id);
     cm_taken(id);
-    if (id->state == CMS_SIDR_SENT || id->state == CMS_SIDR_RCVD || id->state == CMS_SIDR_DONE)
+    if (id->sidr)
         sidr_destroy(id, now);
     else
         conn_destroy(id, now);
@@ -196,8 +198,7 @@ struct cm_id *cm_find_remote(struct cm *cm, uint32_t remote_id, uint64_t remote_
 {
     list_for_each (pos, remote_bucket(cm, remote_id, &route->remote)) {
         struct cm_id *id = container_of(pos, struct cm_id, hash);
-        bool is_sidr = id->state == CMS_SIDR_RCVD || id->state == CMS_SIDR_DONE;
-        if (id->remote_id == remote_id && id->remote_guid == remote_guid && is_sidr == sidr &&
+        if (id->remote_id == remote_id && id->remote_guid == remote_guid && id->sidr == sidr &&
             !id->active && gid_equal(&id->route.remote, &route->remote))
             return id;
     }

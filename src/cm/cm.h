@@ -5,7 +5,7 @@
  *   conn.c   connections: the user's calls, deadlines; conn_input.c their messages; compose.c what
  *            they say: REQ, MRA, REJ, REP, RTU, DREQ, DREP
  *   sidr.c   service id resolution for UD: SIDR_REQ, SIDR_REP
- *   listen.c listeners by service id and address
+ *   listen.c listeners by service id and address; hold.c requests that come just before theirs
  *
  * An id (struct cm_id) is one end of one connection or resolution. Its user owns it from
  * cm_connect, cm_sidr or the event that brought it, until cm_id_destroy; the engine may keep it for
@@ -73,7 +73,7 @@ enum cm_verdict {
     CM_DUPLICATE,   /* known already; answered again where that helps */
     CM_BAD_MAD,     /* not a CM message */
     CM_UNKNOWN_ID,  /* for no id of ours, or not in this state */
-    CM_NO_LISTENER, /* rejected: nobody listens */
+    CM_NO_LISTENER, /* nobody listens: rejected, if that does not change at once */
     CM_STALE,       /* rejected: its QP is in an older connection */
     CM_BUSY,        /* dropped: backlog or table is full; the peer will try again */
 };
@@ -114,7 +114,7 @@ enum cm_scope { CM_SCOPE_ADDRESS, CM_SCOPE_IPV4, CM_SCOPE_IPV6, CM_SCOPE_ANY };
 /* `local` counts for CM_SCOPE_ADDRESS. `backlog`: how many requests may wait for cm_taken.
  * -EADDRINUSE where the same service id and scope has a listener. */
 int cm_listen(struct cm *cm, uint64_t service_id, enum cm_scope scope, const struct gid *local,
-              uint32_t backlog, void *owner, struct cm_listener **out);
+              uint32_t backlog, void *owner, struct cm_listener **out, when_t now);
 /* Ids it brought live on, with their users. */
 void cm_listener_destroy(struct cm_listener *listener);
 /* The user has taken up the request, which no longer counts against the backlog. */
@@ -163,6 +163,8 @@ int cm_disconnect(struct cm_id *id, when_t now);
 void cm_id_destroy(struct cm_id *id, when_t now);
 /* Lets go of a request without a word, so that the peer tries again later. */
 void cm_id_drop(struct cm_id *id);
+/* Lets go of a request that nobody has looked at: the next listener gets it. */
+void cm_id_give_back(struct cm_id *id, when_t now);
 /* From now on events come with this owner. */
 void cm_id_set_owner(struct cm_id *id, void *owner);
 

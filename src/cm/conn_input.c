@@ -14,8 +14,8 @@ static void send_mra(struct cm_id *id, enum cm_msg_answered answers)
 
 /* ---- REQ --------------------------------------------------------------------------------- */
 
-static void refuse_req(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
-                       uint16_t reason)
+void conn_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
+                 uint16_t reason)
 {
     struct cm_msg m = {.attr = CM_REJ, .tid = msg->tid};
     m.rej.remote_comm_id = msg->req.local_comm_id;
@@ -32,7 +32,7 @@ static enum cm_verdict duplicate_req(struct cm_id *id, const struct cm_msg *msg)
     case CMS_REJ_SENT:
     case CMS_REP_SENT:
     case CMS_REP_HELD: cm_send_mad(id->cm, &id->route, id->sent, (uint8_t)id->attempts); break;
-    case CMS_TIMEWAIT: refuse_req(id->cm, msg, &id->route, CM_REJ_STALE_CONN); break;
+    case CMS_TIMEWAIT: conn_refuse(id->cm, msg, &id->route, CM_REJ_STALE_CONN); break;
     default: break;
     }
     return CM_DUPLICATE;
@@ -97,20 +97,21 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
     struct cm_id *old = cm_find_remote_qp(cm, req->local_qpn, req->local_ca_guid, &route->remote);
     if (old && req->local_qpn != 0) {
         drop_stale(old, now);
-        refuse_req(cm, msg, route, CM_REJ_STALE_CONN);
+        conn_refuse(cm, msg, route, CM_REJ_STALE_CONN);
         return CM_STALE;
     }
     struct cm_listener *l = cm_find_listener(cm, req->service_id, &route->local);
     if (!l) {
-        refuse_req(cm, msg, route, CM_REJ_INVALID_SERVICE_ID);
+        if (!hold_request(cm, msg, route, now))
+            conn_refuse(cm, msg, route, CM_REJ_INVALID_SERVICE_ID);
         return CM_NO_LISTENER;
     }
     if (req->transport_service_type > 1) {
-        refuse_req(cm, msg, route, CM_REJ_INVALID_TRANSPORT_TYPE);
+        conn_refuse(cm, msg, route, CM_REJ_INVALID_TRANSPORT_TYPE);
         return CM_UNKNOWN_ID;
     }
     if (req->path_mtu < 1 || req->path_mtu > 5) {
-        refuse_req(cm, msg, route, CM_REJ_INVALID_MTU);
+        conn_refuse(cm, msg, route, CM_REJ_INVALID_MTU);
         return CM_UNKNOWN_ID;
     }
     if (l->waiting >= l->backlog || !(id = cm_id_new(cm, route))) return CM_BUSY;
@@ -119,6 +120,7 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
     l->waiting++;
     keep_req(id, msg);
     cm_id_hash(id);
+    cm_msg_encode(id->sent, msg); /* for cm_id_give_back */
     id->state = CMS_REQ_RCVD;
     cm_report(id, CM_EVENT_REQ, msg);
     return CM_OK;
@@ -276,9 +278,7 @@ static struct cm_id *addressee(struct cm *cm, const struct cm_msg *msg,
         if (id) return id;
     }
     struct cm_id *id = cm_find_local(cm, ours, route);
-    if (!id || id->state == CMS_CLOSED || id->state == CMS_SIDR_SENT ||
-        id->state == CMS_SIDR_RCVD || id->state == CMS_SIDR_DONE)
-        return NULL;
+    if (!id || id->sidr || id->state == CMS_CLOSED || id->state == CMS_UNCLAIMED) return NULL;
     if (id->state == CMS_REQ_SENT || id->state == CMS_REQ_HELD) return id;
     /* A REJ from one that has forgotten the connection may lack its id. */
     if (id->remote_id != theirs && !(msg->attr == CM_REJ && theirs == 0)) return NULL;

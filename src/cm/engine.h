@@ -20,6 +20,8 @@
 #define CM_STALE_RETRIES 5
 /* How long an answer that ends the matter is kept for a question that comes again. */
 #define CM_KEEP_ANSWER_NS (30 * SEC_NS)
+#define CM_GRACE_NS (300 * MS_NS)
+#define CM_MAX_HELD 256
 #define CM_TIMEWAIT_MAX_NS (250 * MS_NS)
 
 /* Wire fields as Linux fills them: 4.096 us * 2^n. */
@@ -43,6 +45,7 @@ enum cm_state {
     CMS_SIDR_SENT,
     CMS_SIDR_RCVD,
     CMS_SIDR_DONE, /* answered; kept a while to answer duplicates */
+    CMS_UNCLAIMED, /* a request that waits for a listener: hold.c */
     CMS_CLOSED,    /* over; waits for its user to destroy it */
 };
 
@@ -51,6 +54,7 @@ struct cm_id {
     void *owner;
     bool orphan; /* its user has let go */
     bool active; /* we sent the REQ */
+    bool sidr;   /* a resolution, not a connection */
     enum cm_state state;
     uint32_t slot, local_id, remote_id;
     uint64_t remote_guid, service_id, tid;
@@ -90,7 +94,7 @@ struct cm {
     struct cm_conf conf;
     uint64_t random;
     struct cm_id **slots; /* conf.max_ids */
-    uint32_t next_slot, nids;
+    uint32_t next_slot, nids, nheld;
     struct list by_remote[CM_HASH];
     struct list timed, listeners, events;
     struct cm_out *out; /* ring */
@@ -139,7 +143,17 @@ void compose_drep(struct cm_msg *m, const struct cm_id *id);
 /* The answer to a message that is for no id of ours; false where none is due. */
 bool compose_stranger(struct cm_msg *m, const struct cm_msg *msg);
 
+/* hold.c */
+/* False: it cannot wait; refuse it now. */
+bool hold_request(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
+                  when_t now);
+/* There is a new listener. */
+void hold_claim(struct cm *cm, when_t now);
+void hold_expire(struct cm_id *id);
+
 /* conn_input.c */
+void conn_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
+                 uint16_t reason);
 enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
                                const struct cm_route *route, when_t now);
 enum cm_verdict conn_input(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
@@ -155,6 +169,7 @@ void conn_expire(struct cm_id *id, when_t now);
 void conn_destroy(struct cm_id *id, when_t now);
 
 /* sidr.c */
+void sidr_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route);
 enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
                                const struct cm_route *route, when_t now);
 enum cm_verdict sidr_rep_input(struct cm *cm, const struct cm_msg *msg,

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 int cm_listen(struct cm *cm, uint64_t service_id, enum cm_scope scope, const struct gid *local,
-              uint32_t backlog, void *owner, struct cm_listener **out)
+              uint32_t backlog, void *owner, struct cm_listener **out, when_t now)
 {
     list_for_each (pos, &cm->listeners) {
         struct cm_listener *l = container_of(pos, struct cm_listener, all);
@@ -22,6 +22,7 @@ int cm_listen(struct cm *cm, uint64_t service_id, enum cm_scope scope, const str
     l->owner = owner;
     list_add_tail(&cm->listeners, &l->all);
     *out = l;
+    hold_claim(cm, now);
     return 0;
 }
 

@@ -12,7 +12,7 @@ int cm_sidr(struct cm *cm, const struct cm_route *route, uint64_t service_id,
     struct cm_id *id = cm_id_new(cm, route);
     if (!id) return -ENOMEM;
     id->owner = owner;
-    id->active = true;
+    id->active = id->sidr = true;
     id->service_id = service_id;
     id->tid = cm_random(cm);
     id->state = CMS_SIDR_SENT;
@@ -45,10 +45,18 @@ int cm_sidr_answer(struct cm_id *id, uint8_t status, qpn_t qpn, uint32_t qkey,
     return 0;
 }
 
+void sidr_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route)
+{
+    struct cm_msg m = {.attr = CM_SIDR_REP, .tid = msg->tid};
+    m.sidr_rep.request_id = msg->sidr_req.request_id;
+    m.sidr_rep.status = CM_SIDR_UNSUPPORTED_SERVICE;
+    m.sidr_rep.service_id = msg->sidr_req.service_id;
+    cm_send_msg(cm, route, &m);
+}
+
 enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
                                const struct cm_route *route, when_t now)
 {
-    (void)now;
     const struct cm_sidr_req *req = &msg->sidr_req;
     struct cm_id *id = cm_find_remote(cm, req->request_id, 0, route, true);
     if (id) {
@@ -57,14 +65,11 @@ enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
     }
     struct cm_listener *l = cm_find_listener(cm, req->service_id, &route->local);
     if (!l) {
-        struct cm_msg m = {.attr = CM_SIDR_REP, .tid = msg->tid};
-        m.sidr_rep.request_id = req->request_id;
-        m.sidr_rep.status = CM_SIDR_UNSUPPORTED_SERVICE;
-        m.sidr_rep.service_id = req->service_id;
-        cm_send_msg(cm, route, &m);
+        if (!hold_request(cm, msg, route, now)) sidr_refuse(cm, msg, route);
         return CM_NO_LISTENER;
     }
     if (l->waiting >= l->backlog || !(id = cm_id_new(cm, route))) return CM_BUSY;
+    id->sidr = true;
     id->owner = l->owner;
     id->listener = l;
     l->waiting++;
@@ -72,6 +77,7 @@ enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
     id->service_id = req->service_id;
     id->tid = msg->tid;
     id->state = CMS_SIDR_RCVD;
+    cm_msg_encode(id->sent, msg); /* for cm_id_give_back */
     cm_id_hash(id);
     cm_report(id, CM_EVENT_SIDR_REQ, msg);
     return CM_OK;

@@ -27,8 +27,8 @@
 /* 0.64 ms. The kernel leaves 0 here, which is 655 ms. */
 #define UCMA_MIN_RNR_TIMER 12
 
-/* Events as the ABI numbers them: librdmacm's enum rdma_cm_event_type, whose header cannot stand beside
- * the kernel's. */
+/* Events as the ABI numbers them: librdmacm's enum rdma_cm_event_type, whose header cannot stand
+ * beside the kernel's. */
 enum ucma_event_type {
     UCMA_EV_ADDR_RESOLVED = 0,
     UCMA_EV_ROUTE_RESOLVED = 2,

@@ -94,7 +94,7 @@ int ucma_listen(struct ucma_id *id, uint32_t backlog)
     }
     struct gid local = ucma_addr_gid(&id->src);
     int err = cm_listen(id->broker->cm, service_of(id, &id->src), scope, &local, backlog, id,
-                        &id->listener);
+                        &id->listener, broker_now());
     if (!err) id->state = UCMA_LISTENING;
     return err;
 }

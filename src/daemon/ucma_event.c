@@ -77,7 +77,11 @@ void ucma_drop_events(struct ucma_id *id)
         if (e->id != id) continue;
         dequeue(ch, e);
         /* A request has no events of its own yet: its uid is not set. */
-        if (e->request) ucma_id_free(e->request);
+        if (e->request) {
+            if (e->request->cm) cm_id_give_back(e->request->cm, broker_now());
+            e->request->cm = NULL;
+            ucma_id_free(e->request);
+        }
         free(e);
     }
     balance_tokens(ch);

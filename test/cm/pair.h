@@ -74,7 +74,8 @@ static inline void pair_open(struct pair *p)
     p->server_gid = (struct gid){{[10] = 0xff, [11] = 0xff, 10, 9, 0, 2}};
     p->client = cm_new(&(struct cm_conf){.seed = 1, .max_ids = 64});
     p->server = cm_new(&(struct cm_conf){.seed = 2, .max_ids = 64});
-    assert_int_equal(cm_listen(p->server, SERVICE, CM_SCOPE_ANY, NULL, 8, p, &p->listener), 0);
+    assert_int_equal(cm_listen(p->server, SERVICE, CM_SCOPE_ANY, NULL, 8, p, &p->listener, p->now),
+                     0);
 }
 
 static inline void pair_close(struct pair *p)

@@ -43,6 +43,8 @@ struct world {
     struct cm *cm[2];
     struct gid gid[2];
     struct cm_listener *listener;
+    uint32_t backlog;
+    when_t gap; /* the server ends its listener, or makes the next */
     struct user user[MAX_USERS];
     size_t nusers, nflight;
     struct flight flight[MAX_FLIGHT];
@@ -301,9 +303,25 @@ static void deliver_due(struct world *w)
 static when_t next_moment(const struct world *w)
 {
     when_t t = when_min(cm_deadline(w->cm[0]), cm_deadline(w->cm[1]));
+    t = when_min(t, w->gap);
     for (size_t i = 0; i < w->nflight; i++) t = when_min(t, w->flight[i].at);
     for (size_t i = 0; i < w->nusers; i++) t = when_min(t, w->user[i].act_at);
     return t;
+}
+
+/* Short of the grace that requests are given. */
+static void mind_the_gap(struct world *w)
+{
+    if (!when_due(w->gap, w->now)) return;
+    if (w->listener) {
+        cm_listener_destroy(w->listener);
+        w->listener = NULL;
+        w->gap = when_add(w->now, rnd(w) % (CM_GRACE_NS * 9 / 10));
+        return;
+    }
+    w->gap = chance(w, 50) ? when_add(w->now, rnd(w) % SEC_NS) : NEVER;
+    CHECK(w, cm_listen(w->cm[1], SERVICE, CM_SCOPE_ANY, NULL, w->backlog, w, &w->listener,
+                       w->now) == 0);
 }
 
 static void run(struct world *w)
@@ -313,6 +331,7 @@ static void run(struct world *w)
         when_t t = next_moment(w);
         if (when_is_never(t)) break;
         if (t.ns > w->now.ns) w->now = t;
+        mind_the_gap(w);
         deliver_due(w);
         for (int n = 0; n < 2; n++) cm_expire(w->cm[n], w->now);
         settle(w);
@@ -362,8 +381,10 @@ static const char *play(struct world *w, uint64_t seed)
         w->gid[n] = (struct gid){{[10] = 0xff, [11] = 0xff, 10, 0, 0, n}};
         w->cm[n] = cm_new(&(struct cm_conf){.seed = rnd(w), .max_ids = 256});
     }
-    uint32_t backlog = chance(w, 20) ? 1 : 64;
-    CHECK(w, cm_listen(w->cm[1], SERVICE, CM_SCOPE_ANY, NULL, backlog, w, &w->listener) == 0);
+    w->backlog = chance(w, 20) ? 1 : 64;
+    CHECK(w, cm_listen(w->cm[1], SERVICE, CM_SCOPE_ANY, NULL, w->backlog, w, &w->listener,
+                       w->now) == 0);
+    w->gap = chance(w, 50) ? when_add(w->now, rnd(w) % SEC_NS) : NEVER;
     uint32_t clients = 1 + (uint32_t)(rnd(w) % 20);
     for (uint32_t i = 0; i < clients; i++) add_client(w, 100 + i);
     run(w);

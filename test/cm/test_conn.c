@@ -91,9 +91,45 @@ static void test_nobody_listens(void **state)
     cm_listener_destroy(p.listener);
     connect_from(&p, p.client, CLIENT_QPN);
     carry(&p, p.client, p.server);
+    assert_int_equal(carry(&p, p.server, p.client), 0);
+    wait_for(&p, p.server);
     assert_int_equal(carry(&p, p.server, p.client), CM_REJ);
     assert_int_equal(expect(p.client, CM_EVENT_REJ).msg.rej.reason, CM_REJ_INVALID_SERVICE_ID);
     expect_none(p.server);
+    assert_int_equal(p.server->nids + p.server->nheld, 0);
+    pair_close(&p);
+}
+
+/* A server between two listeners: one request comes in the gap, one to the first and is not seen.
+ */
+static void test_listener_comes_back(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p);
+    connect_from(&p, p.client, CLIENT_QPN);
+    carry(&p, p.client, p.server);
+    struct cm_id *unseen = expect(p.server, CM_EVENT_REQ).id;
+    cm_listener_destroy(p.listener);
+    cm_id_give_back(unseen, p.now);
+    connect_from(&p, p.client, CLIENT_QPN + 1);
+    carry(&p, p.client, p.server);
+    carry(&p, p.client, p.server);
+    assert_int_equal(p.server->nheld, 2);
+    expect_none(p.server);
+    int second;
+    assert_int_equal(
+        cm_listen(p.server, SERVICE, CM_SCOPE_ANY, NULL, 8, &second, &p.listener, p.now), 0);
+    for (qpn_t qpn = CLIENT_QPN; qpn <= CLIENT_QPN + 1; qpn++) {
+        struct cm_event e = expect(p.server, CM_EVENT_REQ);
+        assert_ptr_equal(e.owner, &second);
+        assert_int_equal(e.msg.req.local_qpn, qpn);
+        accept_it(&p, e.id);
+    }
+    carry(&p, p.server, p.client);
+    expect(p.client, CM_EVENT_REP);
+    expect(p.client, CM_EVENT_REP);
+    assert_int_equal(p.server->nheld, 0);
     pair_close(&p);
 }
 
@@ -210,7 +246,8 @@ static void test_backlog(void **state)
     struct pair p;
     pair_open(&p);
     cm_listener_destroy(p.listener);
-    assert_int_equal(cm_listen(p.server, SERVICE, CM_SCOPE_ANY, NULL, 1, &p, &p.listener), 0);
+    assert_int_equal(cm_listen(p.server, SERVICE, CM_SCOPE_ANY, NULL, 1, &p, &p.listener, p.now),
+                     0);
     connect_from(&p, p.client, CLIENT_QPN);
     connect_from(&p, p.client, CLIENT_QPN + 1);
     carry(&p, p.client, p.server);
@@ -313,13 +350,15 @@ static void test_narrowest_listener(void **state)
     pair_open(&p);
     struct cm_listener *four, *here, *again;
     int on_four, on_here;
-    assert_int_equal(cm_listen(p.server, SERVICE, CM_SCOPE_ANY, NULL, 8, &p, &again), -98);
-    assert_int_equal(cm_listen(p.server, SERVICE, CM_SCOPE_IPV4, NULL, 8, &on_four, &four), 0);
+    assert_int_equal(cm_listen(p.server, SERVICE, CM_SCOPE_ANY, NULL, 8, &p, &again, p.now), -98);
+    assert_int_equal(cm_listen(p.server, SERVICE, CM_SCOPE_IPV4, NULL, 8, &on_four, &four, p.now),
+                     0);
     connect_from(&p, p.client, 1);
     carry(&p, p.client, p.server);
     assert_ptr_equal(expect(p.server, CM_EVENT_REQ).owner, &on_four);
     assert_int_equal(
-        cm_listen(p.server, SERVICE, CM_SCOPE_ADDRESS, &p.server_gid, 8, &on_here, &here), 0);
+        cm_listen(p.server, SERVICE, CM_SCOPE_ADDRESS, &p.server_gid, 8, &on_here, &here, p.now),
+        0);
     connect_from(&p, p.client, 2);
     carry(&p, p.client, p.server);
     assert_ptr_equal(expect(p.server, CM_EVENT_REQ).owner, &on_here);
@@ -365,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_disconnect),
         cmocka_unit_test(test_both_disconnect_at_once),
         cmocka_unit_test(test_nobody_listens),
+        cmocka_unit_test(test_listener_comes_back),
         cmocka_unit_test(test_rejection_is_kept),
         cmocka_unit_test(test_peer_is_silent),
         cmocka_unit_test(test_slow_user_gets_time),

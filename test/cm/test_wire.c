@@ -140,6 +140,7 @@ static void test_sidr_refusals(void **state)
     cm_listener_destroy(p.listener);
     ask(&p);
     carry(&p, p.client, p.server);
+    wait_for(&p, p.server);
     carry(&p, p.server, p.client);
     assert_int_equal(expect(p.client, CM_EVENT_SIDR_REP).msg.sidr_rep.status,
                      CM_SIDR_UNSUPPORTED_SERVICE);

@@ -321,7 +321,7 @@ static void test_request_nobody_fetched(void **st)
     assert_true(readable(s.fd));
     assert_int_equal(destroy(&s, l), 0);
     assert_false(readable(s.fd));
-    assert_int_equal(expect(&c, REJECTED).status, 28);
+    assert_int_equal(expect(&c, REJECTED).status, 8);
     request(&c, create(&c, 1, RDMA_PS_TCP), 0x112); /* nobody listens now */
     assert_int_equal(expect(&c, REJECTED).status, 8);
     close_prog(&c);
