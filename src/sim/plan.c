@@ -73,6 +73,10 @@ static void draw_host(struct plan *p, struct rng *rng, uint8_t i, struct link_pr
         .rx_cost_ns = rng_range(rng, 50, 600),
         .timer_lag_ns = rng_percent(rng, 50) ? 0 : rng_range(rng, 0, 200 * US_NS),
     };
+    if (rng_percent(rng, 40))
+        p->host[i].hca_speed = p->bytes_per_ms && rng_percent(rng, 50)
+                                   ? p->bytes_per_ms * 1000
+                                   : 1000000ull << rng_below(rng, 12);
     if (p->host[i].hca.start_window > ceiling) p->host[i].hca.start_window = ceiling;
     if (p->profile == PROFILE_TINY_SOCKET)
         p->host[i].rx_room = (uint32_t)rng_range(rng, 9000, 48 << 10);

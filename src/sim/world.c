@@ -89,6 +89,7 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf)
     h->rxq = malloc(h->rxq_room * sizeof *h->rxq);
     h->hca = hca_new(&conf->hca);
     must(h->rxq && h->hca);
+    if (conf->hca_speed) hca_set_speed(h->hca, conf->hca_speed);
     if (conf->ipv6) {
         const uint8_t prefix[8] = {0xfd, 0, 0, 0, 0, 0, 0, 1};
         memcpy(h->gid.raw, prefix, sizeof prefix);

@@ -84,6 +84,7 @@ struct host_conf {
     uint64_t updelay_ns, downdelay_ns;
     bool ipv6;
     struct hca_conf hca;
+    uint64_t hca_speed; /* bytes per second, for hca_set_speed; 0: none */
     struct link_profile link;
     uint32_t tx_burst, rx_burst, rx_room;
     uint64_t rx_wake_ns, rx_cost_ns, timer_lag_ns;
