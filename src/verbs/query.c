@@ -3,6 +3,7 @@
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/real.h"
+#include "wire/port_speed.h"
 #include <endian.h>
 #include <string.h>
 
@@ -92,34 +93,16 @@ int rb_query_rt_values(struct ibv_context *context, struct ibv_values_ex *values
 
 /* ---- the port ---------------------------------------------------------------------------- */
 
-/* The least pair of width and speed that is not below the net device's: as the kernel has it for
- * RoCE devices. The table counts up. */
-static void describe_speed(uint32_t mbps, struct ibv_port_attr *a)
-{
-    static const struct {
-        uint32_t mbps;
-        uint8_t width, speed; /* IBTA PortInfo: widths 1x 1, 4x 2; speeds SDR 1 .. NDR 128 */
-    } table[] = {{2500, 1, 1},  {5000, 1, 2},   {10000, 1, 8},   {14000, 1, 16}, {25000, 1, 32},
-                 {40000, 2, 8}, {50000, 1, 64}, {100000, 2, 32}, {200000, 2, 64}};
-
-    a->active_width = 2;
-    a->active_speed = 128;
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        if (mbps > table[i].mbps) continue;
-        a->active_width = table[i].width;
-        a->active_speed = table[i].speed;
-        return;
-    }
-}
-
 int rb_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t len)
 {
     struct function *f = rb_context(context)->f;
     struct device_state state;
     struct ibv_port_attr a = {0};
+    struct port_speed speed;
 
     if (port != 1) return EINVAL;
     function_state(f, &state);
+    speed = port_speed_of(state.speed_mbps);
     a.state = (enum ibv_port_state)state.port_state;
     a.max_mtu = IBV_MTU_4096;
     a.active_mtu = (enum ibv_mtu)function_mtu(state.mtu);
@@ -131,7 +114,8 @@ int rb_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_att
     a.phys_state = state.port_state == CTL_PORT_ACTIVE ? PHYS_STATE_LINK_UP : PHYS_STATE_DISABLED;
     a.link_layer = IBV_LINK_LAYER_ETHERNET;
     a.flags = IBV_QPF_GRH_REQUIRED;
-    describe_speed(state.speed_mbps, &a);
+    a.active_width = speed.width;
+    a.active_speed = speed.speed;
     memset(attr, 0, len);
     memcpy(attr, &a, len < sizeof a ? len : sizeof a);
     return 0;
