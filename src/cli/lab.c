@@ -1,5 +1,6 @@
 /* rbond lab: two hosts on this machine, joined by links whose cables can be pulled. */
 #include "cli/lab.h"
+#include "cli/environ.h"
 #include "cli/install.h"
 #include "cli/rbondd.h"
 #include "cli/table.h"
@@ -271,6 +272,7 @@ static int exec_in(struct cli *cli, int argc, char **argv)
     }
     if (!lab_enter(&lab, host))
         return failed("cannot enter host '%s': %s", argv[0], strerror(errno));
+    if (host != LAB_WIRE) environ_make();
     execvp(argv[1], argv + 1);
     rc = errno == ENOENT ? CLI_NOT_FOUND : CLI_NOT_RUNNABLE;
     failed("cannot start '%s' in host '%s': %s", argv[1], argv[0], strerror(errno));

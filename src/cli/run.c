@@ -1,5 +1,6 @@
 /* rbond run: starts an unmodified program with rbond's devices; brings rbondd along if none
  * answers. */
+#include "cli/environ.h"
 #include "cli/install.h"
 #include "cli/rbondd.h"
 #include "cli/words.h"
@@ -32,6 +33,7 @@ static void forward_signals(void)
 
 static int start(char **argv)
 {
+    environ_make();
     execvp(argv[0], argv);
     if (errno == ENOENT) {
         failed("there is no program '%s'", argv[0]);

@@ -1,0 +1,101 @@
+/* The mount namespace of a program that rbond starts. The program's own process enters it, by
+ * unshare, so that its root and working directory stay what they are. Mounts of the host go on
+ * arriving in it (they are slaves); ours stay inside. */
+#include "cli/environ.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static bool wanted(void)
+{
+    const char *word = getenv("RBOND_ENVIRON");
+    struct statfs fs;
+
+    if (word && !strcmp(word, "0")) return false;
+    /* A program that was itself started so has the directories already, and somebody keeps them. */
+    return statfs("/sys/class/infiniband", &fs) || fs.f_type != TMPFS_MAGIC;
+}
+
+static bool put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+    if (fd >= 0) close(fd);
+    return ok;
+}
+
+static bool own_mounts(void)
+{
+    return !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
+}
+
+/* A user stays who he is. The capabilities that come with a user namespace go with exec. */
+static bool own_user_namespace(void)
+{
+    unsigned uid = geteuid(), gid = getegid();
+    char map[64];
+
+    if (unshare(CLONE_NEWUSER)) return false;
+    snprintf(map, sizeof map, "%u %u 1", uid, uid);
+    if (!put("/proc/self/uid_map", map) || !put("/proc/self/setgroups", "deny")) return false;
+    snprintf(map, sizeof map, "%u %u 1", gid, gid);
+    return put("/proc/self/gid_map", map);
+}
+
+/* Somebody with a capability here would lose it in a user namespace of his own. */
+static bool has_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {0};
+
+    return !geteuid() || syscall(SYS_capget, &header, data) || data[0].effective ||
+           data[1].effective;
+}
+
+/* Some systems let an ordinary user make a user namespace and forbid mounts in it; there is no way
+ * back out of one, so somebody else tries first. */
+static bool user_namespace_serves(void)
+{
+    pid_t pid = fork();
+    int status;
+
+    if (!pid)
+        _exit(!own_user_namespace() || !own_mounts() ||
+              mount("rbond", "/sys/class", "tmpfs", 0, "size=4k"));
+    return pid > 0 && waitpid(pid, &status, 0) == pid && !status;
+}
+
+static bool own_namespace(void)
+{
+    if (own_mounts()) return true;
+    return !has_capabilities() && user_namespace_serves() && own_user_namespace() && own_mounts();
+}
+
+void environ_make(void)
+{
+    struct environ_dirs dirs;
+    struct ctl_client *client;
+
+    if (!wanted() || ctl_connect(&client, NULL)) return;
+    if (own_namespace()) {
+        dirs.sysfs = environ_stage("/sys/class", "infiniband");
+        dirs.nodes = environ_stage("/dev", "infiniband");
+        if ((dirs.sysfs >= 0 || dirs.nodes >= 0) && environ_update(&dirs, client))
+            environ_keep(&dirs);
+        if (dirs.sysfs >= 0) close(dirs.sysfs);
+        if (dirs.nodes >= 0) close(dirs.nodes);
+    }
+    ctl_close(client);
+}
