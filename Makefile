@@ -5,7 +5,7 @@ TESTS  ?=
 
 NINJA := ninja -C $(BUILD)
 
-.PHONY: all setup demo check bench install clean help
+.PHONY: all programs setup demo check bench install clean help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -13,11 +13,15 @@ all: $(BUILD)/build.ninja
 $(BUILD)/build.ninja:
 	@meson setup --prefix=$(PREFIX) $(MESON_FLAGS) $(BUILD)
 
+# What runs, without the tests.
+programs: $(BUILD)/build.ninja
+	@$(NINJA) src/cli/rbond src/daemon/rbondd src/verbs/librbond.so bench/udp_pong
+
 setup:
 	@tools/setup
 
 demo: setup
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory programs
 	@lab/demo $(BUILD)
 
 # TESTS="rc_loss cuts" or TESTS="--suite hca" narrows it; CHECK_FLAGS go to `meson test`. Time limits are for
@@ -27,7 +31,7 @@ check: setup
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs -t 4 $(CHECK_FLAGS) $(TESTS)
 
 bench: setup
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory programs
 	@bench/run $(BUILD)
 
 # DESTDIR is honoured by meson; the prefix may differ from the one of the first `make`.
