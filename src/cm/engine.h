@@ -20,7 +20,7 @@
 #define CM_STALE_RETRIES 5
 /* How long an answer that ends the matter is kept for a question that comes again. */
 #define CM_KEEP_ANSWER_NS (30 * SEC_NS)
-#define CM_GRACE_NS (300 * MS_NS)
+#define CM_GRACE_NS SEC_NS
 #define CM_MAX_HELD 256
 #define CM_TIMEWAIT_MAX_NS (250 * MS_NS)
 

@@ -36,24 +36,25 @@ static _Atomic(struct channel *) by_fd[MAX_FD];
 /* Guards the step from by_fd to a reference. Taken only for descriptors found in by_fd. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static int real_fstat(int fd, struct stat *st) {
-    return (int)syscall(SYS_fstat, fd, st);
-}
+static int real_fstat(int fd, struct stat *st) { return (int)syscall(SYS_fstat, fd, st); }
 
-static void channel_put(struct channel *ch) {
+static void channel_put(struct channel *ch)
+{
     if (atomic_fetch_sub(&ch->refs, 1) != 1) return;
     ctl_close(ch->ctl);
     pthread_mutex_destroy(&ch->lock);
     free(ch);
 }
 
-bool ucma_is_channel(int fd) {
+bool ucma_is_channel(int fd)
+{
     return (unsigned)fd < MAX_FD && atomic_load_explicit(&by_fd[fd], memory_order_relaxed) != NULL;
 }
 
 /* The channel of this descriptor with a reference, or NULL where the descriptor is another's now.
  */
-static struct channel *channel_get(int fd) {
+static struct channel *channel_get(int fd)
+{
     struct stat st;
     if (!ucma_is_channel(fd) || real_fstat(fd, &st) < 0) return NULL;
     pthread_mutex_lock(&table_lock);
@@ -68,21 +69,24 @@ static struct channel *channel_get(int fd) {
     return ch;
 }
 
-void ucma_forget(int fd) {
+void ucma_forget(int fd)
+{
     pthread_mutex_lock(&table_lock);
     struct channel *ch = atomic_exchange(&by_fd[fd], NULL);
     if (ch) channel_put(ch);
     pthread_mutex_unlock(&table_lock);
 }
 
-static int set_flags(int fd, int flags) {
+static int set_flags(int fd, int flags)
+{
     int fl = fcntl(fd, F_GETFL);
     if (fl < 0 || fcntl(fd, F_SETFL, (fl & ~O_NONBLOCK) | (flags & O_NONBLOCK)) < 0) return -1;
     return fcntl(fd, F_SETFD, flags & O_CLOEXEC ? FD_CLOEXEC : 0);
 }
 
 /* Asks rbondd for the channel; the visible descriptor or a negative errno. */
-static int channel_start(struct channel *ch) {
+static int channel_start(struct channel *ch)
+{
     int err = ctl_connect(&ch->ctl, NULL);
     if (err) return -ENXIO;
     struct ctl_reply reply;
@@ -99,7 +103,8 @@ static int channel_start(struct channel *ch) {
     return fd;
 }
 
-int ucma_open(int flags) {
+int ucma_open(int flags)
+{
     struct channel *ch = calloc(1, sizeof *ch);
     if (!ch) return -1;
     pthread_mutex_init(&ch->lock, NULL);
@@ -126,7 +131,8 @@ int ucma_open(int flags) {
     return fd;
 }
 
-void ucma_disguise(int fd, struct stat *st) {
+void ucma_disguise(int fd, struct stat *st)
+{
     struct channel *ch = channel_get(fd);
     if (!ch) return;
     channel_put(ch);
@@ -138,7 +144,8 @@ void ucma_disguise(int fd, struct stat *st) {
 
 /* One command, already in the daemon's terms; its response is stored at `response`. */
 static int channel_call(struct channel *ch, const void *cmd, size_t len, void *response,
-                        size_t room) {
+                        size_t room)
+{
     struct ctl_reply reply;
     pthread_mutex_lock(&ch->lock);
     int err = ctl_call(ch->ctl, CTL_CM_CMD, cmd, len, 1, &reply);
@@ -153,7 +160,8 @@ static int channel_call(struct channel *ch, const void *cmd, size_t len, void *r
 
 /* A token for an event whose id was destroyed meanwhile finds nothing: wait for the next. */
 static int get_event(struct channel *ch, int fd, const void *cmd, size_t len, void *response,
-                     size_t room) {
+                     size_t room)
+{
     for (;;) {
         char token;
         ssize_t n = read(fd, &token, 1);
@@ -166,7 +174,8 @@ static int get_event(struct channel *ch, int fd, const void *cmd, size_t len, vo
 
 /* Where a command keeps its response pointer: most lead with it, CREATE_ID has it second, and some
  * have none. */
-static bool response_offset(uint32_t cmd, size_t *offset) {
+static bool response_offset(uint32_t cmd, size_t *offset)
+{
     switch (cmd) {
     case RDMA_USER_CM_CMD_CREATE_ID:
         *offset = offsetof(struct rdma_ucm_create_id, response);
@@ -179,17 +188,15 @@ static bool response_offset(uint32_t cmd, size_t *offset) {
     case RDMA_USER_CM_CMD_GET_EVENT:
     case RDMA_USER_CM_CMD_JOIN_IP_MCAST:
     case RDMA_USER_CM_CMD_JOIN_MCAST:
-    case RDMA_USER_CM_CMD_MIGRATE_ID:
-        *offset = 0;
-        return true;
-    default:
-        return false;
+    case RDMA_USER_CM_CMD_MIGRATE_ID: *offset = 0; return true;
+    default: return false;
     }
 }
 
 /* Turns what only this process can see into what the daemon can: the channel behind MIGRATE_ID's
  * descriptor, the value behind SET_OPTION's pointer. The new length, or a negative errno. */
-static ssize_t translate(uint8_t *cmd, size_t len, size_t cap) {
+static ssize_t translate(uint8_t *cmd, size_t len, size_t cap)
+{
     struct rdma_ucm_cmd_hdr hdr;
     memcpy(&hdr, cmd, sizeof hdr);
     uint8_t *body = cmd + sizeof hdr;
@@ -212,7 +219,8 @@ static ssize_t translate(uint8_t *cmd, size_t len, size_t cap) {
     return (ssize_t)len;
 }
 
-static int run(struct channel *ch, int fd, const void *buf, size_t len) {
+static int run(struct channel *ch, int fd, const void *buf, size_t len)
+{
     struct rdma_ucm_cmd_hdr hdr;
     uint8_t cmd[CTL_CM_MAX_CMD];
     if (len < sizeof hdr || len > sizeof cmd) return -EINVAL;
@@ -235,7 +243,8 @@ static int run(struct channel *ch, int fd, const void *buf, size_t len) {
     return channel_call(ch, cmd, (size_t)n, response, hdr.out);
 }
 
-ssize_t ucma_write(int fd, const void *buf, size_t len) {
+ssize_t ucma_write(int fd, const void *buf, size_t len)
+{
     struct channel *ch = channel_get(fd);
     if (!ch) return syscall(SYS_write, fd, buf, len);
     int err = run(ch, fd, buf, len);
