@@ -296,6 +296,7 @@ static int detach(struct rb_qp *qp)
     if (rc == 0) {
         list_del(&qp->link);
         publish_qp_gone(f, qpn);
+        function_flush(f, function_now()); /* others may have waited for its share of the window */
         qp->async_events -=
             events_purge(c->async_fd, f->ctx->async_wr, sizeof(struct ib_uverbs_async_event_desc),
                          (uintptr_t)qp_public(qp));
