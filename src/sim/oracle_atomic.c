@@ -14,7 +14,8 @@
 struct step {
     const struct oracle_qp *qp;
     const struct request *request;
-    bool known, used;
+    bool known;
+    uint32_t used; /* the depth of the search at which it was placed; 0: not yet */
 };
 
 struct chain {
@@ -37,7 +38,7 @@ static void gather(struct oracle *o, const struct word *w, struct chain *c)
         for (uint32_t i = 0; i < q->posted; i++) {
             const struct request *r = &q->request[i];
             if (r->word != w || r->must_fail) continue;
-            if (c->step) c->step[c->n] = (struct step){q, r, r->state == WORK_DONE, false};
+            if (c->step) c->step[c->n] = (struct step){q, r, r->state == WORK_DONE, 0};
             c->n++;
         }
     }
@@ -51,48 +52,54 @@ static bool elders_placed(const struct chain *c, size_t i)
     return true;
 }
 
-/* Places the known operations that fetched `value`: compares that failed, then the one that changed
- * it. False: none changed it. */
-static bool place_known(struct chain *c, uint64_t *value)
+static bool all_known_placed(const struct chain *c)
 {
-    struct step *next = NULL;
-    for (size_t i = 0; i < c->n; i++) {
-        struct step *s = &c->step[i];
-        if (!s->known || s->used || s->request->result != *value || !elders_placed(c, i)) continue;
-        if (after(s->request, *value) == *value)
-            s->used = true;
-        else if (!next)
-            next = s;
-    }
-    if (!next) return false;
-    next->used = true;
-    *value = after(next->request, *value);
+    for (size_t i = 0; i < c->n; i++)
+        if (c->step[i].known && !c->step[i].used) return false;
     return true;
 }
 
-/* Where the known chain breaks, do unseen operations lead to where it goes on, or to the end?
- * Leaves the value they lead to. Of one queue pair they come in order. */
-static bool bridge(struct chain *c, uint64_t *value)
+static bool search(struct chain *c, uint64_t value, uint32_t depth);
+
+/* Tries step i next; takes it back where that leads nowhere. */
+static bool try_step(struct chain *c, size_t i, uint64_t value, uint32_t depth)
+{
+    struct step *s = &c->step[i];
+    s->used = depth;
+    if (search(c, after(s->request, value), depth + 1)) return true;
+    s->used = 0;
+    return false;
+}
+
+/* Is there an order for all that is left, from `value` to the end? A value occurs once, so a known
+ * operation that fetched it and changed it can only be the next. Unseen ones may come where no
+ * known one does, of one queue pair in order, and need not come at all. */
+static bool search(struct chain *c, uint64_t value, uint32_t depth)
 {
     if (c->visits++ > SEARCH_MAX) return true;
+    size_t next = c->n;
     for (size_t i = 0; i < c->n; i++) {
         struct step *s = &c->step[i];
-        if (s->known || s->used || !elders_placed(c, i)) continue;
-        uint64_t then = after(s->request, *value);
-        if (then == *value) continue;
-        bool hit = then == c->end;
-        for (size_t k = 0; k < c->n; k++)
-            hit =
-                hit || (c->step[k].known && !c->step[k].used && c->step[k].request->result == then);
-        s->used = true;
-        uint64_t on = then;
-        if (hit || bridge(c, &on)) {
-            *value = on;
-            return true;
-        }
-        s->used = false;
+        if (!s->known || s->used || s->request->result != value || !elders_placed(c, i)) continue;
+        if (after(s->request, value) == value)
+            s->used = depth; /* a compare that failed */
+        else
+            next = i;
     }
-    return false;
+    bool found;
+    if (next < c->n) {
+        found = try_step(c, next, value, depth);
+    } else {
+        found = value == c->end && all_known_placed(c);
+        for (size_t i = 0; i < c->n && !found; i++) {
+            const struct step *s = &c->step[i];
+            if (s->known || s->used || after(s->request, value) == value) continue;
+            if (elders_placed(c, i)) found = try_step(c, i, value, depth);
+        }
+    }
+    for (size_t i = 0; i < c->n && !found; i++)
+        if (c->step[i].used == depth) c->step[i].used = 0;
+    return found;
 }
 
 void oracle_check_word(struct oracle *o, const struct word *w)
@@ -103,22 +110,12 @@ void oracle_check_word(struct oracle *o, const struct word *w)
     must(c.step);
     c.n = 0;
     gather(o, w, &c);
-    uint64_t value = w->init;
     memcpy(&c.end, w->plot->bytes, 8);
-    do {
-        while (place_known(&c, &value)) continue;
-    } while (value != c.end && bridge(&c, &value) && c.visits <= SEARCH_MAX);
-    for (size_t i = 0; i < c.n && c.visits <= SEARCH_MAX; i++) {
-        if (!c.step[i].known || c.step[i].used) continue;
-        oracle_says(o,
-                    "h%u qp %06x request %u: its atomic fetched %016" PRIx64
-                    ", which no sequence of single executions gives",
-                    c.step[i].qp->host, c.step[i].qp->qpn,
-                    (unsigned)(c.step[i].request - c.step[i].qp->request),
-                    c.step[i].request->result);
-    }
-    if (value != c.end && c.visits <= SEARCH_MAX)
-        oracle_says(o, "an atomic word holds %016" PRIx64 ", its operations make %016" PRIx64,
-                    c.end, value);
+    if (!search(&c, w->init, 1))
+        oracle_says(
+            o,
+            "h%u: an atomic word began as %016" PRIx64 " and holds %016" PRIx64
+            ": no sequence of single executions gives that and what its %zu operations fetched",
+            w->plot->host, w->init, c.end, c.n);
     free(c.step);
 }

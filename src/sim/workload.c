@@ -172,7 +172,9 @@ static void ran(void *ctx, struct host *host)
     struct work *w = ctx;
     want_poll(&w->board[host->index]);
     /* A driver may call it before the time. */
-    if (rng_percent(&w->rng, 1)) hca_expire(host->hca, w->world.now);
+    if (!rng_percent(&w->rng, 1)) return;
+    hca_expire(host->hca, w->world.now);
+    world_kick(host);
 }
 
 /* ---- what the links do
@@ -288,6 +290,7 @@ static void destroy(struct actor *a)
     int rc = hca_qp_destroy(a->board->host->hca, a->qp);
     if (rc) oracle_says(&a->work->oracle, "qp %06x: hca_qp_destroy gives %d", a->oracle->qpn, rc);
     a->qp = NULL;
+    world_kick(a->board->host); /* its window may be what others wait for */
     disturb(a->board);
     oracle_gone(&a->work->oracle, a->oracle);
 }

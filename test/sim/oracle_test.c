@@ -344,7 +344,7 @@ static void atomic_twice(void **state)
     value += r->compare_add;
     memcpy(r->word->plot->bytes, &value, 8);
     oracle_finish(&oracle);
-    caught("an atomic word holds");
+    caught("no sequence of single executions");
 }
 
 static void atomic_fetches_nonsense(void **state)
