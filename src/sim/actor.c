@@ -175,7 +175,7 @@ static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, st
     wr->ah = (struct hca_ah){
         .sgid = a->board->host->gid, .dgid = to->board->host->gid, .hop_limit = 64, .port_num = 1};
     wr->remote_qpn = to->oracle->qpn;
-    wr->remote_qkey = 0x11111111;
+    wr->remote_qkey = r->stray ? 0x11111112 : 0x11111111;
 }
 
 static void paint_for(struct request *r)

@@ -310,7 +310,7 @@ static struct request *datagram_of(struct oracle *o, struct oracle_qp *q, const 
         for (uint32_t i = 0; i < from->posted; i++) {
             struct request *r = &from->request[i];
             if (r->to != q->index || !arrival_fits(q, r, v, wc)) continue;
-            if (r->must_fail) continue;
+            if (r->must_fail || r->stray) continue;
             if (!r->delivered) return r;
             twice = r;
         }

@@ -36,6 +36,7 @@ struct request {
     struct word *word;
     uint64_t compare_add, swap;
     uint16_t to;        /* UD: queue pair that it is addressed to */
+    bool stray;         /* UD: with a wrong Q_Key, it must not arrive */
     uint32_t must_fail; /* statuses (1 << status) of which it must end in one; 0: success */
     bool chained;       /* its source is an earlier request's sink: do not paint */
     /* the course of events */

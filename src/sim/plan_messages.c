@@ -182,6 +182,7 @@ static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t 
     if (q->type == HCA_QPT_UD) {
         do r->to = (uint16_t)rng_below(rng, p->nqps);
         while (p->qp[r->to].type != HCA_QPT_UD || p->qp[r->to].mtu < q->mtu);
+        r->stray = r->len >= 8 && rng_percent(rng, 10);
     }
     plan_count_message(p, r);
 }

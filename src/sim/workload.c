@@ -519,7 +519,7 @@ static void check_counters(struct work *w)
             oracle_says(&w->oracle, "h%u: rx_packets says %llu of %llu", h,
                         (unsigned long long)c->rx_packets, (unsigned long long)host->received);
         if (tame && (c->timeouts || c->packet_seq_err || c->out_of_sequence || c->rx_bad_header ||
-                     c->rx_bad_qp || c->rx_bad_pkey || c->rx_bad_qkey || c->cqe_error))
+                     c->rx_bad_qp || c->rx_bad_pkey || c->cqe_error))
             oracle_says(&w->oracle,
                         "h%u: counts faults on links that have none: timeouts %llu, packet_seq_err "
                         "%llu, out_of_sequence %llu, cqe_error %llu",
