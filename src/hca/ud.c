@@ -10,6 +10,10 @@
 
 enum { IPV4_LEN = 20, IPV6_LEN = 40, UDP_LEN = 8, PROTO_UDP = 17 };
 
+/* A completion says what L3 header a datagram came with (annex A17.4.5.1). Verbs have no field for
+ * it: adapters use the service level, which RoCE leaves free, and UCX reads it there. */
+enum { SL_UDP_IPV6 = 8 | 1, SL_UDP_IPV4 = 8 | 2 };
+
 /* ---- sender ----------------------------------------------------------------------------- */
 
 static void fail_send(struct hca_qp *qp, enum hca_wc_status status, when_t now)
@@ -134,6 +138,7 @@ void ud_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr 
         .flags = HCA_WC_GRH | (imm ? HCA_WC_WITH_IMM : 0),
         .qpn = qp->qpn,
         .src_qpn = h->deth.sqpn,
+        .sl = gid_is_ipv4(&rx->src) ? SL_UDP_IPV4 : SL_UDP_IPV6,
     };
     cq_push(qp->recv_cq, &wc, h->solicited, now);
 }

@@ -52,6 +52,7 @@ static void arrives_with_ipv4_header(void **state)
     assert_int_equal(wc.flags, HCA_WC_GRH | HCA_WC_WITH_IMM);
     assert_int_equal(wc.imm_be, 0xabcdef01);
     assert_int_equal(wc.src_qpn, hca_qp_num(bed.qp[0]));
+    assert_int_equal(wc.sl, 10); /* UDP over IPv4, as adapters say it */
     assert_memory_equal(bed.mem[1] + UD_GRH_LEN, bed.mem[0], 101);
 
     const uint8_t *ip = bed.mem[1] + 20;
@@ -75,7 +76,9 @@ static void arrives_with_ipv6_header(void **state)
     wr.ah.dgid = (struct gid){.raw = {0xfe, 0x80, [15] = 2}};
     post(&wr);
     bed_pump(&bed);
-    assert_int_equal(bed_poll(bed.rcq[1]).byte_len, 40);
+    struct hca_wc wc = bed_poll(bed.rcq[1]);
+    assert_int_equal(wc.byte_len, 40);
+    assert_int_equal(wc.sl, 9); /* UDP over IPv6 */
     const uint8_t *ip = bed.mem[1];
     assert_int_equal(get_be32(ip), 0x66800000);
     assert_int_equal(get_be16(ip + 4), 8 + 12 + 8 + 4);
