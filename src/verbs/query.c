@@ -46,7 +46,9 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->max_qp_rd_atom = HCA_MAX_RD_ATOMIC;
     a->max_qp_init_rd_atom = HCA_MAX_RD_ATOMIC;
     a->max_res_rd_atom = HCA_MAX_RD_ATOMIC * a->max_qp;
-    a->atomic_cap = IBV_ATOMIC_GLOB; /* rc_resp.c uses the processor's own */
+    /* rc_resp.c uses the processor's own, which is more: IBV_ATOMIC_GLOB. But adapters say this,
+     * and programs look for no other: UCX 1.13 then emulates atomics in software. */
+    a->atomic_cap = IBV_ATOMIC_HCA;
     a->max_ah = MAX_OBJECTS;
     a->max_srq = MAX_OBJECTS;
     a->max_srq_wr = HCA_MAX_WR;
