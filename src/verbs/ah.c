@@ -132,8 +132,7 @@ static int address_from_grh(const struct function *f, const struct ibv_grh *grh,
 static int init_from_wc(struct ibv_context *context, uint8_t port, const struct ibv_wc *wc,
                         const struct ibv_grh *grh, struct ibv_ah_attr *attr)
 {
-    memset(attr, 0, sizeof *attr);
-    attr->sl = wc->sl;
+    memset(attr, 0, sizeof *attr); /* SL 0: that of a datagram's completion tells its IP version */
     attr->port_num = port;
     if (!(wc->wc_flags & IBV_WC_GRH) || !grh) return 0;
     return address_from_grh(rb_context(context)->f, grh, attr);

@@ -555,7 +555,12 @@ static void answers_a_datagram(void **state)
     assert_int_equal(wc.src_qp, a.qp->qp_num);
     assert_true(wc.wc_flags & IBV_WC_GRH);
     assert_memory_equal(b.buf + 4096 + 40, a.buf, 1024);
-    struct ibv_ah *back = ibv_create_ah_from_wc(b.pd, &wc, (struct ibv_grh *)(b.buf + 4096), 1);
+    struct ibv_ah_attr to_a;
+    struct ibv_grh *grh = (struct ibv_grh *)(b.buf + 4096);
+    assert_int_equal(ibv_init_ah_from_wc(b.context, 1, &wc, grh, &to_a), 0);
+    assert_int_equal(to_a.sl, 0);
+    assert_memory_equal(&to_a.grh.dgid, &gid, 16);
+    struct ibv_ah *back = ibv_create_ah_from_wc(b.pd, &wc, grh, 1);
     assert_non_null(back);
     sge = (struct ibv_sge){(uintptr_t)b.buf, 10, b.mr->lkey};
     wr.wr.ud.ah = back;
