@@ -73,12 +73,14 @@ static struct bond_change decide(struct bond *bond, when_t now)
         select_balance_xor(table, eligible);
     }
 
+    table->usable = eligible;
+
     change.came = usable & (uint8_t)~bond->usable;
     change.left = bond->usable & (uint8_t)~usable;
     change.port = active != bond->port_active;
-    change.table = table->generation == 0 ||
-                   memcmp(before.active, table->active, sizeof table->active) != 0 ||
-                   memcmp(before.home, table->home, sizeof table->home) != 0;
+    change.table =
+        table->generation == 0 || memcmp(before.active, table->active, sizeof table->active) != 0 ||
+        memcmp(before.home, table->home, sizeof table->home) != 0 || before.usable != table->usable;
     bond->usable = usable;
     bond->port_active = active;
     note_failover(bond, &before, &change);

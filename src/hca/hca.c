@@ -214,13 +214,19 @@ void hca_expire(struct hca *hca, when_t now)
 
 void hca_steer(struct hca *hca, const struct steering *table, when_t now)
 {
+    const struct steering before = hca->table;
     hca->table = *table;
     for (size_t i = 0; i < STEER_BUCKETS; i++) {
         if (hca->table.active[i] >= STEER_MAX_MEMBERS) hca->table.active[i] = STEER_NO_MEMBER;
     }
     list_for_each (node, &hca->qps) {
         struct hca_qp *qp = container_of(node, struct hca_qp, all);
-        qp_steer(qp, hca->table.active[qp->bucket], table->changed, now);
+        uint8_t member = hca->table.active[qp->bucket];
+        /* News of something else: a detour has its reasons still. */
+        if (qp->detour.on && member == before.active[qp->bucket] && table->usable == before.usable)
+            continue;
+        detour_reset(&qp->detour);
+        qp_steer(qp, member, table->changed, now);
     }
     cq_fail_overrun(hca, now);
 }

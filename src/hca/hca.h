@@ -276,7 +276,7 @@ struct hca_event {
     X(packet_seq_err) X(out_of_sequence) X(duplicate_request) X(implied_nak_seq_err)               \
     X(rx_bad_header) X(rx_bad_qp) X(rx_bad_pkey) X(rx_bad_qkey) X(rx_bad_state) X(rx_dropped)      \
     X(resp_remote_access_errors) X(resp_local_length_error) X(req_remote_invalid_request)         \
-    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps)
+    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps) X(detours)
 
 struct hca_counters {
 #define X(name) uint64_t name;

@@ -64,6 +64,7 @@ static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
     qp->srq = init->srq;
     qp->bucket = init->bucket;
     qp->member = hca->table.active[init->bucket];
+    detour_reset(&qp->detour);
     qp->deadline = NEVER;
     qp->gap_from = NEVER;
     if (sq_init(&qp->sq, &init->cap) < 0 ||
@@ -334,14 +335,19 @@ void qp_complete_sent(struct hca_qp *qp, when_t now)
 
 /* ---- steering --------------------------------------------------------------------------- */
 
-void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now)
+void qp_set_member(struct hca_qp *qp, uint8_t member)
 {
     if (member == qp->member) return;
     qp->member = member;
-    if (member != STEER_NO_MEMBER) {
-        qp->hca->counters.remaps++;
-        qp->view.remaps++;
-    }
+    if (member == STEER_NO_MEMBER) return;
+    qp->hca->counters.remaps++;
+    qp->view.remaps++;
+}
+
+void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now)
+{
+    if (member == qp->member) return;
+    qp_set_member(qp, member);
     if (qp->state != HCA_QPS_RTR && qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD &&
         qp->state != HCA_QPS_SQE)
         return;
@@ -354,6 +360,7 @@ void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now)
 void hca_qp_set_bucket(struct hca *hca, struct hca_qp *qp, uint8_t bucket, when_t now)
 {
     qp->bucket = bucket;
+    detour_reset(&qp->detour);
     qp_steer(qp, hca->table.active[bucket], now, now);
 }
 

@@ -17,6 +17,7 @@
 #include "base/list.h"
 #include "hca/adapter.h"
 #include "hca/cq.h"
+#include "hca/detour.h"
 #include "hca/hca.h"
 #include "hca/mr.h"
 #include "hca/rc.h"
@@ -42,6 +43,7 @@ struct hca_qp {
     struct sq sq;
     struct rq rq;                  /* unused with an SRQ */
     uint8_t bucket, member;        /* member: active one now; STEER_NO_MEMBER: hold */
+    struct detour detour;
     struct list turn;              /* in hca->ready while it may have packets */
     struct list sent;              /* in hca->sent: UC and UD */
     when_t deadline;               /* kept by agenda.c */
@@ -95,6 +97,8 @@ void qp_to_reset(struct hca_qp *qp);
 void qp_to_sqd(struct hca_qp *qp);
 /* qp.c, for hca.c: the QP's bucket goes out of another member from `changed` on. */
 void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now);
+/* The same without a word to the QP's machines: nothing is resent. */
+void qp_set_member(struct hca_qp *qp, uint8_t member);
 
 /* agenda.c */
 void agenda_ready(struct hca_qp *qp);                  /* may have packets: gets a turn */

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* So many probes without an answer, 30 ms at the least, and the member itself is in doubt. */
+#define DETOUR_PROBES 4
+
 /* The agenda is brought forward at once, but put off only when it strikes: acknowledgements come by
  * the million, and each moves the deadline a little. */
 static void keep_deadline(struct hca_qp *qp)
@@ -93,6 +96,7 @@ void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr 
     enum hca_qp_state s = qp->state;
     bool sends = s == HCA_QPS_RTS || s == HCA_QPS_SQD;
     const struct roce_opcode *op = roce_opcode(h->opcode);
+    detour_heard(qp, rx->member);
     if (h->opcode >> 5 != ROCE_RC >> 5 || !(op->props & OP_KNOWN)) {
         qp->hca->counters.rx_dropped++;
     } else if (op->props & OP_RESPONSE) {
@@ -104,7 +108,7 @@ void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr 
         }
     } else if (sends || s == HCA_QPS_RTR) {
         if (s == HCA_QPS_RTR && !qp->comm_established) qp_comm_established(qp);
-        rc_resp_input(qp, h, payload, len, now);
+        rc_resp_input(qp, rx->member, h, payload, len, now);
     } else {
         qp->hca->counters.rx_bad_state++;
     }
@@ -118,6 +122,7 @@ void rc_cnp(struct hca_qp *qp, when_t now)
 
 size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
+    detour_end_if_due(qp, now);
     if (qp->member == STEER_NO_MEMBER) {
         window_turn_over(qp->hca, &qp->rc.window);
         start_clocks(qp, now); /* SQD may have been left just now */
@@ -147,11 +152,13 @@ void rc_expire(struct hca_qp *qp, when_t now)
     switch (rc_timer_expire(&rc->timer, now)) {
     case RC_TIMER_IDLE: break;
     case RC_TIMER_PROBE:
+        if (rc->timer.backoff >= DETOUR_PROBES) detour_start(qp, now);
         window_probe(&rc->window);
         resend(qp);
         break;
     case RC_TIMER_RETRY:
         qp->hca->counters.timeouts++;
+        detour_start(qp, now);
         window_cut(&rc->window, rc->req.una, rc->req.top);
         window_probe(&rc->window);
         resend(qp);

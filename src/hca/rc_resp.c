@@ -281,8 +281,8 @@ void rc_resp_stop(struct hca_qp *qp, when_t now)
     r->emit = r->tail;
 }
 
-void rc_resp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload, size_t len,
-                   when_t now)
+void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, const uint8_t *payload,
+                   size_t len, when_t now)
 {
     struct rc_resp *r = &qp->rc.resp;
     uint32_t props = roce_opcode(h->opcode)->props;
@@ -296,6 +296,7 @@ void rc_resp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *p
     }
     if (ahead < 0) {
         qp->hca->counters.duplicate_request++;
+        detour_follow(qp, via, now);
         if (props & (OP_READ_REQ | OP_ATOMIC_REQ))
             rc_reply_again(qp, h);
         else

@@ -52,7 +52,7 @@ struct rc_resp {
 
 /* rc_resp.c: requests in */
 void rc_resp_start(struct rc_resp *resp, psn_t first);
-void rc_resp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload, size_t len,
+void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, const uint8_t *payload, size_t len,
                    when_t now);
 void rc_resp_stop(struct hca_qp *qp, when_t now);
 

@@ -16,6 +16,7 @@ struct steering {
     uint8_t nmembers;              /* member indices 0 .. nmembers-1 are stable while the bond lives */
     uint8_t home[STEER_BUCKETS];   /* the configured member of each bucket */
     uint8_t active[STEER_BUCKETS]; /* the member it uses now; STEER_NO_MEMBER: none is usable */
+    uint8_t usable;                /* bit m: member m may carry traffic, chosen now or not */
     when_t changed;                /* when the cause of this generation was seen (CLOCK_MONOTONIC) */
 };
 

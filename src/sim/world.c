@@ -287,8 +287,8 @@ static void send_packet(struct host *h, const struct hca_tx *tx)
 {
     struct world *w = h->world;
     must(tx->member < h->nmembers && gid_equal(&tx->src, &h->gid));
-    if (!bond_member_active(&h->bond, tx->member))
-        w->broken = "a packet leaves by a member that no bucket is steered to";
+    if (!(h->bond.table.usable >> tx->member & 1))
+        w->broken = "a packet leaves by a member that is not usable";
     struct datagram *d = sim_port_tx(tx, (uint16_t)rng_u64(&w->rng));
     struct host *to = NULL;
     for (uint8_t i = 0; i < w->nhosts; i++)

@@ -57,8 +57,10 @@ static void test_active_backup(void **state)
     assert_int_equal(b.table.home[255], 1);
 
     c = bond_link(&b, 0, true, true, at_ms(2)); /* no primary: stays */
-    assert_false(c.table || c.port);
+    assert_true(c.table && !c.port && !c.failover); /* but a detour may use it */
     assert_int_equal(c.came, 1);
+    assert_int_equal(b.table.active[255], 1);
+    assert_int_equal(b.table.usable, 3);
 
     c = bond_link(&b, 1, false, true, at_ms(3000));
     assert_true(c.table && c.failover && !c.port);
@@ -70,6 +72,7 @@ static void test_active_backup(void **state)
     c = bond_link(&b, 0, true, false, at_ms(4000)); /* administratively down counts as well */
     assert_true(c.table && c.port && !c.failover);
     assert_int_equal(b.table.active[7], STEER_NO_MEMBER);
+    assert_int_equal(b.table.usable, 0);
     assert_int_equal(b.table.home[7], 0);
 
     c = bond_link(&b, 0, true, false, at_ms(4001)); /* no news */

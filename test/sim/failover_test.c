@@ -196,6 +196,42 @@ static void plain_port_silent(void **state)
     }
 }
 
+/* A path dies behind a switch: one end of it, or neither, loses its carrier. Traffic of both
+ * directions and every kind goes by the other path. */
+static void path_dies(bool one_end_knows, enum bond_mode mode)
+{
+    uint64_t worst = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        script_begin(&plan, seed, 2, FABRIC_PAIRED);
+        plan.host[0].mode = plan.host[1].mode = mode;
+        plan.must_survive = true;
+        uint32_t a = script_pair(&plan, HCA_QPT_RC);
+        for (int i = 0; i < 7; i++) messages(a, opcodes[i], 2, 60000);
+        for (int i = 0; i < 7; i++) messages(a + 1, opcodes[i], 2, 60000);
+        script_cut(&plan, seed * 11 * US_NS, 0, (uint8_t)(seed & 1));
+        plan.cut[0].carrier = one_end_knows;
+        plan.cut[1].carrier = false;
+        run();
+        assert_int_equal(out.retry_excs, 0);
+        if (lasted_us() > worst) worst = lasted_us();
+    }
+    print_message("the longest of 60 runs with a path that dies unseen: %llu us\n",
+                  (unsigned long long)worst);
+    assert_in_range(worst, 1, 250000); /* the timeout is 67 ms; eight of them end in an error */
+}
+
+static void path_dies_seen_by_one(void **state)
+{
+    path_dies(true, BOND_ACTIVE_BACKUP);
+    path_dies(true, BOND_BALANCE_XOR);
+}
+
+static void path_dies_unseen(void **state)
+{
+    path_dies(false, BOND_ACTIVE_BACKUP);
+    path_dies(false, BOND_BALANCE_XOR);
+}
+
 /* A link of 10 Gb/s carries nearly that: the window opens, acknowledgements do not throttle it. */
 static void throughput(void **state)
 {
@@ -263,6 +299,8 @@ int main(void)
         cmocka_unit_test(all_down_too_long),
         cmocka_unit_test(all_down_for_ever),
         cmocka_unit_test(plain_port_silent),
+        cmocka_unit_test(path_dies_seen_by_one),
+        cmocka_unit_test(path_dies_unseen),
         cmocka_unit_test(throughput),
         cmocka_unit_test(throughput_with_loss),
         cmocka_unit_test(tiny_sockets),
