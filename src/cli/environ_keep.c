@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -152,7 +153,8 @@ static _Noreturn void keep(const struct environ_dirs *dirs, int program)
         if (!(fds[1].revents && news(&client)) && now_ms() < next) continue;
         if (!client) call_up(&client);
         if (client && !environ_update(dirs, client)) hang_up(&client);
-        next = now_ms() + PERIOD_MS;
+        /* What came while we asked waits in the client, and its descriptor does not show it. */
+        next = now_ms() + (client && news(&client) ? 0 : PERIOD_MS);
     }
 }
 
@@ -160,13 +162,15 @@ static _Noreturn void keep(const struct environ_dirs *dirs, int program)
 static _Noreturn void become_keeper(const struct environ_dirs *dirs, int program)
 {
     const int from[] = {open("/dev/null", O_RDWR), -1, -1, program, dirs->sysfs, dirs->nodes};
+    const char *socket = getenv("RBOND_SOCKET");
     int high[6];
 
     for (int i = 0; i < 6; i++) high[i] = fcntl(from[i] < 0 ? from[0] : from[i], F_DUPFD, 16);
     for (int i = 0; i < 6; i++)
         if (dup2(high[i], i) < 0) _exit(1);
     close_range(6, ~0u, 0);
-    if (setsid() < 0 || chdir("/")) _exit(1);
+    if (setsid() < 0) _exit(1);
+    if ((!socket || *socket == '/') && chdir("/")) _exit(1);
     prctl(PR_SET_NAME, "rbond-environ");
     keep(&(struct environ_dirs){dirs->sysfs < 0 ? -1 : 4, dirs->nodes < 0 ? -1 : 5}, 3);
 }
