@@ -100,6 +100,18 @@ static void copy_node_file(int dir, const char *to, unsigned node, const char *n
     if (read_line(path, text, sizeof text)) put(dir, to, "%s\n", text);
 }
 
+/* As under an adapter: programs find a device's net device here. */
+static void link_netdev(int dir, const char *netdev)
+{
+    char target[96], path[96];
+
+    if (!*netdev || strchr(netdev, '/')) return;
+    mkdirat(dir, "device/net", 0755);
+    snprintf(target, sizeof target, "/sys/class/net/%s", netdev);
+    snprintf(path, sizeof path, "device/net/%s", netdev);
+    if (symlinkat(target, dir, path)) return; /* there already: the same */
+}
+
 /* A net device without hardware has a place at most: rbondd's configuration may know it. */
 static void describe_adapter(int dir, const struct ctl_dev *dev)
 {
@@ -110,6 +122,7 @@ static void describe_adapter(int dir, const struct ctl_dev *dev)
     for (unsigned i = 0; i < dev->nmembers && i < CTL_MAX_MEMBERS; i++)
         if (link_adapter(dir, dev->member[i])) return;
     mkdirat(dir, "device", 0755);
+    link_netdev(dir, dev->netdev);
     put(dir, "device/numa_node", "%d\n", dev->numa_node == NO_NUMA_NODE ? -1 : dev->numa_node);
     if (dev->numa_node == NO_NUMA_NODE) return;
     copy_node_file(dir, "device/local_cpus", dev->numa_node, "cpumap");
