@@ -630,16 +630,11 @@ static void knows_its_members(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(says_what_it_is),
-        cmocka_unit_test(imports_no_device),
-        cmocka_unit_test(refuses_mistakes),
-        cmocka_unit_test(refuses_a_path_mtu_beyond_the_port),
-        cmocka_unit_test(moves_data),
-        cmocka_unit_test(posts_all_or_none_through_wr),
-        cmocka_unit_test(wakes_a_sleeper),
-        cmocka_unit_test(tells_of_a_qp_in_error),
-        cmocka_unit_test(answers_a_datagram),
-        cmocka_unit_test(leaves_the_adapter_to_the_parent),
+        cmocka_unit_test(says_what_it_is),    cmocka_unit_test(imports_no_device),
+        cmocka_unit_test(refuses_mistakes),   cmocka_unit_test(refuses_a_path_mtu_beyond_the_port),
+        cmocka_unit_test(moves_data),         cmocka_unit_test(posts_all_or_none_through_wr),
+        cmocka_unit_test(wakes_a_sleeper),    cmocka_unit_test(tells_of_a_qp_in_error),
+        cmocka_unit_test(answers_a_datagram), cmocka_unit_test(leaves_the_adapter_to_the_parent),
         cmocka_unit_test(knows_its_members),
     };
     if (argc != 2) return 2;
