@@ -223,8 +223,7 @@ void hca_steer(struct hca *hca, const struct steering *table, when_t now)
         struct hca_qp *qp = container_of(node, struct hca_qp, all);
         uint8_t member = hca->table.active[qp->bucket];
         /* News of something else: a detour has its reasons still. */
-        if (qp->detour.on && member == before.active[qp->bucket] && table->usable == before.usable)
-            continue;
+        if (member == before.active[qp->bucket] && detour_stands(qp)) continue;
         detour_reset(&qp->detour);
         qp_steer(qp, member, table->changed, now);
     }

@@ -296,7 +296,7 @@ void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, con
     }
     if (ahead < 0) {
         qp->hca->counters.duplicate_request++;
-        detour_follow(qp, via, now);
+        detour_follow(qp, via, h->psn, now);
         if (props & (OP_READ_REQ | OP_ATOMIC_REQ))
             rc_reply_again(qp, h);
         else

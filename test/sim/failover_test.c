@@ -220,6 +220,28 @@ static void path_dies(bool one_end_knows, enum bond_mode mode)
     assert_in_range(worst, 1, 250000); /* the timeout is 67 ms; eight of them end in an error */
 }
 
+/* Longer than detours last: each time that one ends, the next must be found. */
+static void path_stays_dead(void **state)
+{
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        script_begin(&plan, seed, 3, FABRIC_PAIRED);
+        plan.must_survive = true;
+        plan.bytes_per_ms = 2500;
+        uint32_t a = script_pair(&plan, HCA_QPT_RC);
+        for (int i = 0; i < 9; i++)
+            for (int k = 0; k < 7; k++) messages(a, opcodes[k], 1, 200000);
+        script_cut(&plan, 50 * MS_NS, 0, 0);
+        plan.cut[0].carrier = seed % 3 != 0; /* the requester's end, the other, none */
+        plan.cut[1].carrier = seed % 3 == 1 && seed > 3;
+        /* a third member comes and goes: each time all detours end */
+        for (uint64_t i = 0; i < 5; i++)
+            script_cut(&plan, (400 + i * 400) * MS_NS, (600 + i * 400) * MS_NS, 2);
+        run();
+        assert_int_equal(out.retry_excs, 0);
+        assert_in_range(lasted_us(), 3000000, 9000000);
+    }
+}
+
 static void path_dies_seen_by_one(void **state)
 {
     path_dies(true, BOND_ACTIVE_BACKUP);
@@ -301,6 +323,7 @@ int main(void)
         cmocka_unit_test(plain_port_silent),
         cmocka_unit_test(path_dies_seen_by_one),
         cmocka_unit_test(path_dies_unseen),
+        cmocka_unit_test(path_stays_dead),
         cmocka_unit_test(throughput),
         cmocka_unit_test(throughput_with_loss),
         cmocka_unit_test(tiny_sockets),
