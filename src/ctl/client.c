@@ -29,7 +29,8 @@ struct ctl_client {
 
 /* ---- where ------------------------------------------------------------------------------ */
 
-bool ctl_path(unsigned index, char path[108]) {
+bool ctl_path(unsigned index, char path[108])
+{
     const char *fixed = getenv("RBOND_SOCKET"), *xdg = getenv("XDG_RUNTIME_DIR");
     struct stat ns;
 
@@ -53,7 +54,8 @@ bool ctl_path(unsigned index, char path[108]) {
     return true;
 }
 
-static int connect_to(const char *path) {
+static int connect_to(const char *path)
+{
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
 
     if (strlen(path) >= sizeof sun.sun_path) return -ENAMETOOLONG;
@@ -70,7 +72,8 @@ static int connect_to(const char *path) {
 }
 
 /* Anybody may make a directory in /tmp under another user's name before he does. */
-static bool peer_trusted(int fd, const char *path) {
+static bool peer_trusted(int fd, const char *path)
+{
     struct ucred cred;
     socklen_t len = sizeof cred;
 
@@ -80,7 +83,8 @@ static bool peer_trusted(int fd, const char *path) {
 }
 
 /* The likeliest path that answers. Which error counts: something other than "nobody there". */
-static int connect_any(void) {
+static int connect_any(void)
+{
     char path[108];
     int worst = -ENOENT;
 
@@ -96,7 +100,8 @@ static int connect_any(void) {
     return worst;
 }
 
-int ctl_connect(struct ctl_client **out, const char *path) {
+int ctl_connect(struct ctl_client **out, const char *path)
+{
     int fd = path ? connect_to(path) : connect_any();
     if (fd < 0) return fd;
 
@@ -118,11 +123,10 @@ int ctl_connect(struct ctl_client **out, const char *path) {
     return 0;
 }
 
-int ctl_fd(const struct ctl_client *client) {
-    return client->fd;
-}
+int ctl_fd(const struct ctl_client *client) { return client->fd; }
 
-void ctl_close(struct ctl_client *client) {
+void ctl_close(struct ctl_client *client)
+{
     if (!client) return;
     close(client->fd);
     free(client->kept);
@@ -132,7 +136,8 @@ void ctl_close(struct ctl_client *client) {
 /* ---- one packet in, one packet out ------------------------------------------------------- */
 
 /* Descriptors of a message whose reply wants none (fds NULL, or full) are closed. */
-static void take_fds(struct msghdr *mh, struct ctl_reply *reply) {
+static void take_fds(struct msghdr *mh, struct ctl_reply *reply)
+{
     for (struct cmsghdr *cm = CMSG_FIRSTHDR(mh); cm; cm = CMSG_NXTHDR(mh, cm)) {
         if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS) continue;
         size_t n = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -148,7 +153,8 @@ static void take_fds(struct msghdr *mh, struct ctl_reply *reply) {
 }
 
 /* Receives one message into client->buf. Negative errno; -EAGAIN only without `wait`. */
-static int receive(struct ctl_client *c, struct ctl_hdr *hdr, struct ctl_reply *reply, bool wait) {
+static int receive(struct ctl_client *c, struct ctl_hdr *hdr, struct ctl_reply *reply, bool wait)
+{
     union {
         struct cmsghdr align;
         char room[CMSG_SPACE(CTL_MAX_FDS * sizeof(int))];
@@ -169,7 +175,8 @@ static int receive(struct ctl_client *c, struct ctl_hdr *hdr, struct ctl_reply *
 }
 
 static int send_request(struct ctl_client *c, const struct ctl_hdr *hdr, const void *body,
-                        size_t len) {
+                        size_t len)
+{
     struct iovec iov[2] = {{(void *)hdr, sizeof *hdr}, {(void *)body, len}};
     struct msghdr mh = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
     ssize_t n;
@@ -180,7 +187,8 @@ static int send_request(struct ctl_client *c, const struct ctl_hdr *hdr, const v
     return 0;
 }
 
-static int await(const struct ctl_client *c) {
+static int await(const struct ctl_client *c)
+{
     struct pollfd pfd = {.fd = c->fd, .events = POLLIN};
     int rc;
 
@@ -191,8 +199,8 @@ static int await(const struct ctl_client *c) {
 
 /* ---- events ------------------------------------------------------------------------------ */
 
-static bool event_of(const struct ctl_client *c, const struct ctl_hdr *hdr,
-                     struct ctl_event *event) {
+static bool event_of(const struct ctl_client *c, const struct ctl_hdr *hdr, struct ctl_event *event)
+{
     if (hdr->type != CTL_EVENT || hdr->count != 1 || !ctl_check_records(hdr, sizeof *event))
         return false;
     memcpy(event, c->buf + sizeof *hdr, sizeof *event);
@@ -201,7 +209,8 @@ static bool event_of(const struct ctl_client *c, const struct ctl_hdr *hdr,
            ctl_string_ok(event->old, sizeof event->old);
 }
 
-static void keep_event(struct ctl_client *c, const struct ctl_event *event) {
+static void keep_event(struct ctl_client *c, const struct ctl_event *event)
+{
     if (!c->kept) c->kept = calloc(MAX_KEPT_EVENTS, sizeof *c->kept);
     if (!c->kept) return;
     if (c->nkept == MAX_KEPT_EVENTS) {
@@ -211,7 +220,8 @@ static void keep_event(struct ctl_client *c, const struct ctl_event *event) {
     c->kept[(c->first + c->nkept++) % MAX_KEPT_EVENTS] = *event;
 }
 
-int ctl_next_event(struct ctl_client *client, struct ctl_event *event, bool wait) {
+int ctl_next_event(struct ctl_client *client, struct ctl_event *event, bool wait)
+{
     if (client->nkept) {
         *event = client->kept[client->first];
         client->first = (client->first + 1) % MAX_KEPT_EVENTS;
@@ -230,7 +240,8 @@ int ctl_next_event(struct ctl_client *client, struct ctl_event *event, bool wait
 /* ---- a call ------------------------------------------------------------------------------ */
 
 static int add_records(const struct ctl_client *c, const struct ctl_hdr *hdr, size_t record_size,
-                       struct ctl_reply *reply) {
+                       struct ctl_reply *reply)
+{
     if (!ctl_check_records(hdr, record_size)) return -EPROTO;
     if (hdr->count == 0) return 0;
     size_t have = reply->count * record_size, more = hdr->count * record_size;
@@ -244,7 +255,8 @@ static int add_records(const struct ctl_client *c, const struct ctl_hdr *hdr, si
 }
 
 static int take_error(const struct ctl_client *c, const struct ctl_hdr *hdr,
-                      struct ctl_reply *reply) {
+                      struct ctl_reply *reply)
+{
     struct ctl_error error;
 
     if (hdr->status > 0 || hdr->len != sizeof *hdr + sizeof error) return -EPROTO;
@@ -255,7 +267,8 @@ static int take_error(const struct ctl_client *c, const struct ctl_hdr *hdr,
 }
 
 static int gather(struct ctl_client *c, enum ctl_type type, size_t record_size,
-                  struct ctl_reply *reply) {
+                  struct ctl_reply *reply)
+{
     for (;;) {
         struct ctl_hdr hdr;
         struct ctl_event event;
@@ -274,7 +287,8 @@ static int gather(struct ctl_client *c, enum ctl_type type, size_t record_size,
 }
 
 int ctl_call(struct ctl_client *client, enum ctl_type type, const void *body, size_t len,
-             size_t record_size, struct ctl_reply *reply) {
+             size_t record_size, struct ctl_reply *reply)
+{
     memset(reply, 0, sizeof *reply);
     for (size_t i = 0; i < CTL_MAX_FDS; i++) reply->fds[i] = -1;
     must(len <= CTL_MAX_MSG - sizeof(struct ctl_hdr));
@@ -296,7 +310,8 @@ int ctl_call(struct ctl_client *client, enum ctl_type type, const void *body, si
     return rc;
 }
 
-void ctl_reply_free(struct ctl_reply *reply) {
+void ctl_reply_free(struct ctl_reply *reply)
+{
     for (size_t i = 0; i < reply->nfds; i++)
         if (reply->fds[i] >= 0) close(reply->fds[i]);
     free(reply->records);

@@ -2,7 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
-int ctl_check(const void *msg, size_t n, struct ctl_hdr *hdr) {
+int ctl_check(const void *msg, size_t n, struct ctl_hdr *hdr)
+{
     memset(hdr, 0, sizeof *hdr);
     if (n < sizeof *hdr || n > CTL_MAX_MSG) return -EBADMSG;
     memcpy(hdr, msg, sizeof *hdr);
@@ -11,23 +12,24 @@ int ctl_check(const void *msg, size_t n, struct ctl_hdr *hdr) {
     return 0;
 }
 
-bool ctl_string_ok(const char *field, size_t size) {
-    return memchr(field, 0, size) != NULL;
-}
+bool ctl_string_ok(const char *field, size_t size) { return memchr(field, 0, size) != NULL; }
 
-void ctl_string_set(char *field, size_t size, const char *text) {
+void ctl_string_set(char *field, size_t size, const char *text)
+{
     size_t len = strnlen(text, size - 1);
     memset(field, 0, size);
     memcpy(field, text, len);
 }
 
-static int check_name(const void *body) {
+static int check_name(const void *body)
+{
     struct ctl_name name;
     memcpy(&name, body, sizeof name);
     return ctl_string_ok(name.name, sizeof name.name) ? 0 : -EINVAL;
 }
 
-static int check_bond_conf(const void *body) {
+static int check_bond_conf(const void *body)
+{
     struct ctl_bond_conf conf;
     memcpy(&conf, body, sizeof conf);
     if (conf.nmembers > CTL_MAX_MEMBERS) return -EINVAL;
@@ -65,12 +67,14 @@ static const struct request {
     [CTL_GID_LIST] = {"gid-list", 0, NULL},
 };
 
-static const struct request *request_of(uint32_t type) {
+static const struct request *request_of(uint32_t type)
+{
     if (type >= sizeof requests / sizeof requests[0] || !requests[type].name) return NULL;
     return &requests[type];
 }
 
-int ctl_check_request(const struct ctl_hdr *hdr, const void *body, size_t len) {
+int ctl_check_request(const struct ctl_hdr *hdr, const void *body, size_t len)
+{
     const struct request *r = request_of(hdr->type);
 
     if (!r) return -EOPNOTSUPP;
@@ -78,19 +82,22 @@ int ctl_check_request(const struct ctl_hdr *hdr, const void *body, size_t len) {
     return r->check ? r->check(body) : 0;
 }
 
-bool ctl_check_records(const struct ctl_hdr *hdr, size_t record_size) {
+bool ctl_check_records(const struct ctl_hdr *hdr, size_t record_size)
+{
     size_t body = hdr->len - sizeof *hdr;
 
     if (record_size == 0) return hdr->count == 0 && body == 0;
     return hdr->count <= CTL_MAX_MSG && body == hdr->count * record_size;
 }
 
-const char *ctl_type_name(uint32_t type) {
+const char *ctl_type_name(uint32_t type)
+{
     const struct request *r = request_of(type);
     return r ? r->name : type == CTL_EVENT ? "event" : "?";
 }
 
-const char *ctl_event_name(uint32_t type) {
+const char *ctl_event_name(uint32_t type)
+{
     static const char *const names[] = {
         [CTL_EV_TABLE] = "table",
         [CTL_EV_PORT_ACTIVE] = "port-active",

@@ -15,7 +15,8 @@
 
 /* Makes the last directory of the path. One that stands already must be ours (or root's), or
  * whoever owns it could put his own socket there. */
-static int make_directory(const char *path) {
+static int make_directory(const char *path)
+{
     char copy[108];
     struct stat st;
 
@@ -35,7 +36,8 @@ static int make_directory(const char *path) {
 
 /* Opens and locks the lock file. A daemon that ends removes the file with the lock held, so the
  * file that was locked must still be the one of that name. */
-static int take_lock(const char *path) {
+static int take_lock(const char *path)
+{
     for (int attempt = 0; attempt < 100; attempt++) {
         struct stat held, named;
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
@@ -53,7 +55,8 @@ static int take_lock(const char *path) {
     return -EAGAIN;
 }
 
-static int bind_socket(const char *path) {
+static int bind_socket(const char *path)
+{
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
 
     memcpy(sun.sun_path, path, strlen(path) + 1);
@@ -70,7 +73,8 @@ static int bind_socket(const char *path) {
     return fd;
 }
 
-static int listen_at(struct ctl_listener *l, const char *path) {
+static int listen_at(struct ctl_listener *l, const char *path)
+{
     if (strlen(path) >= sizeof l->path) return -ENAMETOOLONG;
     snprintf(l->path, sizeof l->path, "%s", path);
     snprintf(l->lock_path, sizeof l->lock_path, "%s.lock", path);
@@ -88,7 +92,8 @@ static int listen_at(struct ctl_listener *l, const char *path) {
     return rc;
 }
 
-int ctl_listen(struct ctl_listener *listener, const char *path) {
+int ctl_listen(struct ctl_listener *listener, const char *path)
+{
     char candidate[108];
     int rc = -ENOENT;
 
@@ -101,7 +106,8 @@ int ctl_listen(struct ctl_listener *listener, const char *path) {
     return rc;
 }
 
-void ctl_listener_close(struct ctl_listener *listener) {
+void ctl_listener_close(struct ctl_listener *listener)
+{
     if (listener->fd >= 0) {
         close(listener->fd);
         unlink(listener->path);

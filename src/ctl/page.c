@@ -11,7 +11,8 @@
 #define READ_YIELDS 1000
 #define READ_NAPS 1000
 
-void page_write(struct device_page *page, const struct device_state *state) {
+void page_write(struct device_page *page, const struct device_state *state)
+{
     uint32_t seq = atomic_load_explicit(&page->seq, memory_order_relaxed);
 
     /* An odd seq is visible before any byte of the new state: pairs with the fence in page_read. */
@@ -23,7 +24,8 @@ void page_write(struct device_page *page, const struct device_state *state) {
     atomic_store_explicit(&page->generation, state->steering.generation, memory_order_release);
 }
 
-static void backoff(unsigned round) {
+static void backoff(unsigned round)
+{
     if (round < READ_YIELDS) {
         sched_yield();
     } else {
@@ -31,7 +33,8 @@ static void backoff(unsigned round) {
     }
 }
 
-void page_read(const struct device_page *page, struct device_state *out) {
+void page_read(const struct device_page *page, struct device_state *out)
+{
     uint32_t last = 0;
     unsigned stuck = 0;
 

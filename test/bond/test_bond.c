@@ -56,7 +56,7 @@ static void test_active_backup(void **state)
     assert_int_equal(b.table.active[255], 1);
     assert_int_equal(b.table.home[255], 1);
 
-    c = bond_link(&b, 0, true, true, at_ms(2)); /* no primary: stays */
+    c = bond_link(&b, 0, true, true, at_ms(2));     /* no primary: stays */
     assert_true(c.table && !c.port && !c.failover); /* but a detour may use it */
     assert_int_equal(c.came, 1);
     assert_int_equal(b.table.active[255], 1);

@@ -21,7 +21,8 @@
 
 /* ---- codec ------------------------------------------------------------------------------- */
 
-static void test_header(void **state) {
+static void test_header(void **state)
+{
     struct ctl_hdr hdr = {.version = CTL_VERSION, .type = CTL_HELLO, .len = sizeof hdr}, out;
 
     assert_int_equal(ctl_check(&hdr, sizeof hdr, &out), 0);
@@ -34,7 +35,8 @@ static void test_header(void **state) {
     assert_int_equal(out.type, CTL_HELLO);
 }
 
-static void test_requests(void **state) {
+static void test_requests(void **state)
+{
     struct ctl_hdr hdr = {.type = CTL_OPEN};
     struct ctl_name name;
     struct ctl_bond_conf conf = {.nmembers = CTL_MAX_MEMBERS};
@@ -57,7 +59,8 @@ static void test_requests(void **state) {
     assert_int_equal(ctl_check_request(&hdr, NULL, 0), -EOPNOTSUPP);
 }
 
-static void test_records(void **state) {
+static void test_records(void **state)
+{
     struct ctl_hdr hdr = {.len = sizeof hdr + 30, .count = 3};
 
     assert_true(ctl_check_records(&hdr, 10));
@@ -71,7 +74,8 @@ static void test_records(void **state) {
 static struct device_page page;
 static atomic_bool stop;
 
-static void *writer(void *arg) {
+static void *writer(void *arg)
+{
     static struct device_state state;
 
     for (uint32_t i = 1; !atomic_load(&stop); i++) {
@@ -82,7 +86,8 @@ static void *writer(void *arg) {
     return NULL;
 }
 
-static void test_page(void **state) {
+static void test_page(void **state)
+{
     pthread_t thread;
     struct device_state copy;
     unsigned distinct = 0, last = 256;
@@ -101,7 +106,8 @@ static void test_page(void **state) {
 }
 
 /* A writer that died in the midst does not hang its readers. */
-static void test_dead_writer(void **state) {
+static void test_dead_writer(void **state)
+{
     static struct device_page dead = {.seq = 7};
     struct device_state copy;
 
@@ -123,16 +129,15 @@ struct world {
 };
 
 static void on_request(void *ctx, struct ctl_conn *conn, const struct ctl_hdr *hdr,
-                       const void *body, size_t len) {
+                       const void *body, size_t len)
+{
     static struct ctl_stat stats[LIST_RECORDS];
     struct ctl_hello hello = {.pid = (uint32_t)getpid()};
     struct ctl_event event = {.type = CTL_EV_TABLE};
     int fds[2];
 
     switch (hdr->type) {
-    case CTL_HELLO:
-        ctl_send_reply(conn, hdr, &hello, 1, sizeof hello, NULL, 0);
-        break;
+    case CTL_HELLO: ctl_send_reply(conn, hdr, &hello, 1, sizeof hello, NULL, 0); break;
     case CTL_STAT:
         for (unsigned i = 0; i < LIST_RECORDS; i++) stats[i].value = i;
         ctl_send_event(conn, &event);
@@ -151,31 +156,34 @@ static void on_request(void *ctx, struct ctl_conn *conn, const struct ctl_hdr *h
             ctl_send_event(conn, &event);
         }
         break;
-    default:
-        ctl_send_error(conn, hdr, -EBUSY, "%s is busy", ((const struct ctl_name *)body)->name);
+    default: ctl_send_error(conn, hdr, -EBUSY, "%s is busy", ((const struct ctl_name *)body)->name);
     }
 }
 
-static void on_gone(void *ctx, struct ctl_conn *conn) {
+static void on_gone(void *ctx, struct ctl_conn *conn)
+{
     struct world *w = ctx;
     atomic_fetch_add(&w->gone, 1);
 }
 
 static const struct ctl_server_ops ops = {.request = on_request, .gone = on_gone};
 
-static void on_quit(uv_async_t *async) {
+static void on_quit(uv_async_t *async)
+{
     struct world *w = async->data;
     ctl_server_close(w->server);
     uv_close((uv_handle_t *)async, NULL);
 }
 
-static void *run(void *arg) {
+static void *run(void *arg)
+{
     struct world *w = arg;
     uv_run(&w->loop, UV_RUN_DEFAULT);
     return NULL;
 }
 
-static int setup(void **state) {
+static int setup(void **state)
+{
     struct world *w = calloc(1, sizeof *w);
 
     strcpy(w->dir, "/tmp/rbond-test-XXXXXX");
@@ -191,7 +199,8 @@ static int setup(void **state) {
     return 0;
 }
 
-static int teardown(void **state) {
+static int teardown(void **state)
+{
     struct world *w = *state;
 
     uv_async_send(&w->quit);
@@ -203,7 +212,8 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void test_list_and_events(void **state) {
+static void test_list_and_events(void **state)
+{
     struct world *w = *state;
     struct ctl_client *c;
     struct ctl_reply reply;
@@ -224,7 +234,8 @@ static void test_list_and_events(void **state) {
     ctl_close(c);
 }
 
-static void test_fds_and_errors(void **state) {
+static void test_fds_and_errors(void **state)
+{
     struct world *w = *state;
     struct ctl_client *c;
     struct ctl_reply reply;
@@ -247,7 +258,8 @@ static void test_fds_and_errors(void **state) {
 }
 
 /* A client that never reads is dropped and gone() is told; the others live on. */
-static void test_slow_reader(void **state) {
+static void test_slow_reader(void **state)
+{
     struct world *w = *state;
     struct ctl_client *slow, *other;
     struct ctl_reply reply;
@@ -262,7 +274,8 @@ static void test_slow_reader(void **state) {
     ctl_close(slow);
 }
 
-static void test_garbage(void **state) {
+static void test_garbage(void **state)
+{
     struct world *w = *state;
     struct sockaddr_un sun = {.sun_family = AF_UNIX};
     struct ctl_client *c;
@@ -285,7 +298,8 @@ static void test_garbage(void **state) {
     ctl_close(c);
 }
 
-static void test_listen_twice(void **state) {
+static void test_listen_twice(void **state)
+{
     struct world *w = *state;
     struct ctl_listener second;
 
@@ -293,7 +307,8 @@ static void test_listen_twice(void **state) {
     assert_int_equal(access(w->path, F_OK), 0);
 }
 
-static void test_stale_socket(void **state) {
+static void test_stale_socket(void **state)
+{
     char dir[] = "/tmp/rbond-test-XXXXXX", path[100], lock[110];
     struct ctl_listener l;
 
@@ -311,7 +326,8 @@ static void test_stale_socket(void **state) {
     assert_int_equal(rmdir(dir), 0);
 }
 
-static void test_paths(void **state) {
+static void test_paths(void **state)
+{
     char path[108];
 
     setenv("RBOND_SOCKET", "/x/y", 1);
@@ -329,7 +345,8 @@ static void test_paths(void **state) {
     assert_false(ctl_path(2, path));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_header),
         cmocka_unit_test(test_requests),

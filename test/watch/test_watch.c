@@ -1,7 +1,7 @@
 /* The link and address watcher against a real kernel, in a network namespace of its own. */
+#include "netns.h"
 #include "watch/ethtool.h"
 #include "watch/watch.h"
-#include "netns.h"
 #include <linux/if_arp.h>
 #include <setjmp.h>
 #include <stdarg.h>
