@@ -20,8 +20,8 @@ struct event_source {
 
 struct mr_table {
     struct hca_mr **slot;
-    uint32_t used, room;   /* slots handed out ever, slots allocated; slot 0 stays empty */
-    struct list free;      /* hca_mr.free: least recently freed first */
+    uint32_t used, room; /* slots handed out ever, slots allocated; slot 0 stays empty */
+    struct list free;    /* hca_mr.free: least recently freed first */
 };
 
 struct hca {
@@ -29,26 +29,28 @@ struct hca {
     struct hca_counters counters;
     struct hca_member_counters members[STEER_MAX_MEMBERS];
     struct steering table;
-    uint32_t mtu;           /* of the port, bytes of payload: hca_set_mtu */
+    uint32_t mtu; /* of the port, bytes of payload: hca_set_mtu */
 
-    struct pace pace;       /* UC and UD together */
-    struct list ready;      /* hca_qp.turn */
-    struct list sent;       /* hca_qp.sent: their packets of the last burst are not completed yet */
-    struct hca_qp **heap;   /* agenda.c: a binary heap by deadline */
+    struct pace pace;  /* UC and UD together */
+    struct list ready; /* hca_qp.turn */
+    struct list sent;  /* hca_qp.sent: their packets of the last burst are not completed yet */
+    bool hold_acks;
+    struct list held;     /* hca_qp.held: their ACKs are kept back */
+    struct hca_qp **heap; /* agenda.c: a binary heap by deadline */
     uint32_t heap_len, heap_room;
 
-    struct list events;     /* event_source.node */
-    struct list notified;   /* hca_cq.notified */
-    struct list overrun;    /* hca_cq.overrun_node: their QPs are to fail */
+    struct list events;   /* event_source.node */
+    struct list notified; /* hca_cq.notified */
+    struct list overrun;  /* hca_cq.overrun_node: their QPs are to fail */
 
     struct list qps, cqs, srqs; /* all there are */
     uint32_t nqps;
     uint32_t next_pd;
     struct mr_table mrs;
-    uint64_t random;        /* state of hca_random */
+    uint64_t random; /* state of hca_random */
 
-    uint64_t inflight;      /* window.c: bytes unacknowledged, all QPs */
-    struct list starved;    /* window.c: QPs that wait for inflight_cap */
+    uint64_t inflight;          /* window.c: bytes unacknowledged, all QPs */
+    struct list starved;        /* window.c: QPs that wait for inflight_cap */
     uint64_t inflight_reserved; /* window.c: room kept for QPs that were woken for it */
     uint32_t inflight_users, inflight_share; /* window.c: QPs with a part in it, the part of each */
 

@@ -23,9 +23,9 @@ struct hca *hca_new(const struct hca_conf *conf)
     hca->random = conf->seed;
     memset(hca->table.home, STEER_NO_MEMBER, sizeof hca->table.home);
     memset(hca->table.active, STEER_NO_MEMBER, sizeof hca->table.active);
-    struct list *heads[] = {&hca->ready,   &hca->sent,    &hca->events, &hca->notified,
-                            &hca->overrun, &hca->starved, &hca->qps,    &hca->cqs,
-                            &hca->srqs,    &hca->mrs.free};
+    struct list *heads[] = {&hca->ready,    &hca->sent,    &hca->held,    &hca->events,
+                            &hca->notified, &hca->overrun, &hca->starved, &hca->qps,
+                            &hca->cqs,      &hca->srqs,    &hca->mrs.free};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) list_init(heads[i]);
     hca->qpt_cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
     return hca;
@@ -184,6 +184,18 @@ size_t hca_output(struct hca *hca, struct hca_tx *out, size_t max, when_t now)
     cq_fail_overrun(hca, now);
     return n;
 }
+
+void hca_hold_acks(struct hca *hca, bool hold)
+{
+    hca->hold_acks = hold;
+    while (!hold && !list_empty(&hca->held)) {
+        struct hca_qp *qp = container_of(hca->held.next, struct hca_qp, held);
+        list_del(&qp->held);
+        agenda_ready(qp);
+    }
+}
+
+bool hca_acks_held(const struct hca *hca) { return !list_empty(&hca->held); }
 
 /* ---- time ------------------------------------------------------------------------------- */
 

@@ -318,6 +318,12 @@ void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now);
 /* The port's payload MTU, 256 .. 4096: the ceiling of UD messages and of QPs' path
  * MTUs. At first 4096. */
 void hca_set_mtu(struct hca *hca, uint32_t bytes);
+/* While acknowledgements are held, hca_output keeps back ACKs that carry nothing else: the owner knows
+ * that the program is about to send, and one burst then takes both. Those held get their turn with
+ * hca_hold_acks(hca, false). At first none is held. */
+void hca_hold_acks(struct hca *hca, bool hold);
+/* Is one kept back now? */
+bool hca_acks_held(const struct hca *hca);
 /* The port's speed, which UC and UD keep to. At first 0: no limit. */
 void hca_set_speed(struct hca *hca, uint64_t bytes_per_sec);
 /* Writes up to `max` packets, QPs in turn, and returns how many; 0 when nothing may go now. To be

@@ -109,6 +109,7 @@ static void go_quiet(struct hca_qp *qp)
     agenda_deadline(qp, NEVER);
     list_del(&qp->turn);
     list_del(&qp->sent);
+    list_del(&qp->held);
 }
 
 int hca_qp_destroy(struct hca *hca, struct hca_qp *qp)

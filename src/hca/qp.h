@@ -46,6 +46,7 @@ struct hca_qp {
     struct detour detour;
     struct list turn;              /* in hca->ready while it may have packets */
     struct list sent;              /* in hca->sent: UC and UD */
+    struct list held;              /* in hca->held: RC */
     when_t deadline;               /* kept by agenda.c */
     uint32_t agenda_slot;          /* in hca->heap, plus 1; 0: not there */
     union {

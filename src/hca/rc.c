@@ -130,10 +130,21 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
     }
     /* Half of a burst for each role while both have packets: neither starves the other. */
     size_t n = rc_reply_output(qp, out, max > 1 ? max / 2 : max, now);
-    size_t requests = rc_req_output(qp, out + n, max - n, now);
-    if (n + requests < max) window_turn_over(qp->hca, &qp->rc.window);
+    /* The ACK goes last: who polls for it then finds what came before it there already. Its place
+     * is kept, or requests without end would keep it back. */
+    size_t room = max - n - (qp->rc.resp.ack_due && n < max);
+    size_t requests = rc_req_output(qp, out + n, room, now);
+    bool over = requests < room;
     n += requests;
     if (n < max) n += rc_reply_output(qp, out + n, max - n, now);
+    if (n < max) n += rc_reply_ack_output(qp, out + n);
+    if (n < max && !over) { /* the place was not needed: the ACK is held */
+        size_t more = rc_req_output(qp, out + n, max - n, now);
+        over = more < max - n;
+        requests += more;
+        n += more;
+    }
+    if (over) window_turn_over(qp->hca, &qp->rc.window);
     /* The burst may have ended in a local fault: a failed QP waits for nothing. */
     if (requests) start_clocks(qp, now);
     return n;

@@ -206,12 +206,20 @@ size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t
         }
         n++;
     }
-    if (n == max) return n;
-    if (r->nak) {
-        emit_nak(qp, &out[n++], now);
-    } else if (r->ack_due) {
-        emit_ack(qp, &out[n++], AETH_ACK, r->plain_psn);
-        r->ack_due = false;
-    }
+    if (n < max && r->nak) emit_nak(qp, &out[n++], now);
     return n;
+}
+
+size_t rc_reply_ack_output(struct hca_qp *qp, struct hca_tx *out)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    if (!r->ack_due || next_resource(r)) return 0;
+    if (qp->state != HCA_QPS_RTR && qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) return 0;
+    if (qp->hca->hold_acks) {
+        if (list_empty(&qp->held)) list_add_tail(&qp->hca->held, &qp->held);
+        return 0;
+    }
+    emit_ack(qp, out, AETH_ACK, r->plain_psn);
+    r->ack_due = false;
+    return 1;
 }

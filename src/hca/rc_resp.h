@@ -58,6 +58,8 @@ void rc_resp_stop(struct hca_qp *qp, when_t now);
 
 /* rc_reply.c: responses out, READ data, atomic results and ACKs in the order of their requests. */
 size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);
+/* The ACK that is due: 0 or 1 packets. It may wait while the owner holds acknowledgements. */
+size_t rc_reply_ack_output(struct hca_qp *qp, struct hca_tx *out);
 /* Room for a new resource, zeroed but for `end` 0; NULL: the requester has too many out. */
 struct rc_resource *rc_reply_new(struct hca_qp *qp);
 /* A duplicate READ or atomic: answers again where it is remembered. */

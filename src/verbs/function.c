@@ -98,6 +98,14 @@ static void transmit(struct function *f, size_t n)
     f->port->stats.tx_errors += n - sent;
 }
 
+/* The program drives: in polls, and in posts between them. Also after each burst, since a round may
+ * take longer than a stamp lasts. */
+static void stamp(struct function *f)
+{
+    if (!atomic_load_explicit(&f->away, memory_order_relaxed)) return;
+    atomic_store_explicit(&f->polled_ns, function_now().ns, memory_order_relaxed);
+}
+
 static bool send_waiting(struct function *f, when_t now)
 {
     bool any = false;
@@ -106,6 +114,7 @@ static bool send_waiting(struct function *f, when_t now)
         if (n == 0) break;
         any = true;
         transmit(f, n);
+        stamp(f);
     }
     return any;
 }
@@ -114,7 +123,7 @@ static bool send_waiting(struct function *f, when_t now)
  * in any case. */
 static void hasten_worker(struct function *f)
 {
-    when_t deadline = hca_deadline(f->hca);
+    when_t deadline = when_min(hca_deadline(f->hca), hold_deadline(f));
     if (!when_before(deadline, f->wake_at) || atomic_load(&f->away)) return;
     f->wake_at = deadline;
     function_ring(f);
@@ -123,12 +132,13 @@ static void hasten_worker(struct function *f)
 void function_flush(struct function *f, when_t now)
 {
     look_at_page(f, now);
+    hold_release(f);
     if (send_waiting(f, now)) f->dirty = true;
     events_deliver(f);
     hasten_worker(f);
 }
 
-bool function_drive(struct function *f, when_t now)
+bool function_drive(struct function *f, bool by_worker, when_t now)
 {
     look_at_page(f, now);
     f->now = now;
@@ -137,7 +147,9 @@ bool function_drive(struct function *f, when_t now)
         hca_expire(f->hca, now);
         work = true;
     }
+    hold_decide(f, by_worker, work, now);
     if (send_waiting(f, now)) work = true;
+    hold_note(f, now);
     events_deliver(f);
     if (work) f->dirty = true;
     publish_if_due(f, now);
@@ -153,7 +165,7 @@ bool function_spin(struct function *f)
         sched_yield(); /* another drives: its completions show in the CQ */
         return true;
     }
-    bool work = !function_is_dead(f) && function_drive(f, now);
+    bool work = !function_is_dead(f) && function_drive(f, false, now);
     f->idle_spins = work ? 0 : f->idle_spins + 1;
     bool yield = f->idle_spins >= IDLE_SPINS;
     if (work) hasten_worker(f);
@@ -217,6 +229,22 @@ static void watch_fork(void)
 {
     list_init(&functions);
     pthread_atfork(before_fork, in_parent, in_child);
+}
+
+/* ---- exit -------------------------------------------------------------------------------- */
+
+/* A program may end right after its last completion, whose ACK waits for a post that will not come.
+ * A lock that is taken belongs to a thread that drives. */
+__attribute__((destructor)) static void send_what_is_held(void)
+{
+    if (!functions.next || pthread_mutex_trylock(&functions_lock) != 0) return;
+    list_for_each (node, &functions) {
+        struct function *f = container_of(node, struct function, link);
+        if (function_is_dead(f) || pthread_mutex_trylock(&f->lock) != 0) continue;
+        function_flush(f, function_now());
+        pthread_mutex_unlock(&f->lock);
+    }
+    pthread_mutex_unlock(&functions_lock);
 }
 
 /* ---- opening ----------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
  * that posts (function_flush), and the worker thread, which must serve passive RDMA, timers and
  * arriving packets while the program sleeps or computes. So that a spinning program and the worker
  * do not fight for the socket, each empty poll leaves a stamp; while it is fresh the worker stays
- * away from the socket and only looks at the stamp again after WATCH_NS. A CQ that is armed means
+ * away from the socket and only looks at the stamp now and then. A CQ that is armed means
  * that the program is about to sleep: then the worker is on the socket at once, stamp or not. */
 #ifndef RBOND_VERBS_FUNCTION_H
 #define RBOND_VERBS_FUNCTION_H
@@ -38,11 +38,15 @@ struct function {
     struct device_state state;      /* the last consistent copy of the page */
     struct ctl_client *ctl;         /* the worker's alone once it runs; NULL: rbondd has gone */
     struct list qps, cqs;           /* rb_qp.link, rb_cq.link */
-    uint32_t armed;                 /* CQs with a channel that wait for a completion */
+    _Atomic uint32_t armed;         /* CQs with a channel that wait for a completion */
     bool unsent;                    /* events wait for room in a pipe */
     bool fatal;                     /* the device has gone */
     uint8_t next_bucket;
     uint32_t idle_spins;
+    bool holding; /* hold.c: acknowledgements are kept back */
+    when_t held_since;
+    int32_t hold_worth; /* > 0: it has been worth it lately */
+    uint32_t hold_chances;
     when_t now;     /* of the burst being received */
     when_t wake_at; /* when the worker wakes by itself */
     bool dirty;     /* the counters page is behind */
@@ -71,7 +75,7 @@ when_t function_now(void);
 /* Holding the lock: sends what waits, delivers events. After a post or a change of a QP. */
 void function_flush(struct function *f, when_t now);
 /* Holding the lock: one round of receiving, timers, sending and events. True: there was work. */
-bool function_drive(struct function *f, when_t now);
+bool function_drive(struct function *f, bool by_worker, when_t now);
 /* Without the lock, from an empty poll. True: something may have completed. */
 bool function_spin(struct function *f);
 /* Holding the lock: a CQ was armed. */
@@ -82,6 +86,16 @@ void function_ring(struct function *f);
 void function_state(const struct function *f, struct device_state *state);
 /* Bytes of payload a RoCE packet may carry over this L3 MTU, as enum ibv_mtu. */
 uint8_t function_mtu(uint32_t l3_mtu);
+
+/* hold.c: holding the lock */
+/* Before output in a round of driving: shall acknowledgements wait for the program's next post? */
+void hold_decide(struct function *f, bool by_worker, bool received, when_t now);
+/* After it. */
+void hold_note(struct function *f, when_t now);
+/* The program posts: what is held goes along. */
+void hold_release(struct function *f);
+/* When held ones must go by themselves; NEVER: none is held. */
+when_t hold_deadline(const struct function *f);
 
 /* worker.c */
 int worker_start(struct function *f);
