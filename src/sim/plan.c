@@ -69,6 +69,7 @@ static void draw_host(struct plan *p, struct rng *rng, uint8_t i, struct link_pr
         .tx_burst = rng_percent(rng, 40) ? 64 : (uint32_t)rng_range(rng, 1, 32),
         .rx_burst = rng_percent(rng, 40) ? 64 : (uint32_t)rng_range(rng, 1, 16),
         .rx_room = 64 << 20,
+        .hold_percent = rng_percent(rng, 70) ? 0 : (uint32_t)rng_range(rng, 10, 100),
         .rx_wake_ns = rng_range(rng, 100, 3000),
         .rx_cost_ns = rng_range(rng, 50, 600),
         .timer_lag_ns = rng_percent(rng, 50) ? 0 : rng_range(rng, 0, 200 * US_NS),

@@ -6,6 +6,7 @@
 
 #define EGRESS_QUEUE_NS (100 * US_NS) /* what a member's driver takes before it pushes back */
 #define LOOPBACK_NS (2 * US_NS)
+#define HOLD_MAX_NS (40 * US_NS)
 #define PULLS_AT_ONCE 4
 #define SAME_MOMENT_MAX 20000
 
@@ -77,6 +78,7 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf)
         .world = w,
         .index = w->nhosts++,
         .nmembers = conf->nmembers,
+        .hold_percent = conf->hold_percent,
         .tx_burst = conf->tx_burst,
         .rx_burst = conf->rx_burst,
         .rx_room = conf->rx_room,
@@ -183,6 +185,24 @@ static void fault(struct world *w, struct datagram *d, enum fault why, const cha
     if (w->hooks.fault) w->hooks.fault(w->hooks.ctx, d, why);
 }
 
+static void release_acks(void *ctx, uint64_t arg)
+{
+    struct host *h = ctx;
+    h->holding = false;
+    hca_hold_acks(h->hca, false);
+    world_kick(h);
+}
+
+/* A driver may let acknowledgements wait for what the program is about to send. */
+static void hold_acks(struct host *h)
+{
+    struct world *w = h->world;
+    if (h->holding || !rng_percent(&w->rng, h->hold_percent)) return;
+    h->holding = true;
+    hca_hold_acks(h->hca, true);
+    world_at(w, rng_below(&w->rng, HOLD_MAX_NS), release_acks, h, 0);
+}
+
 static void rx_serve(void *ctx, uint64_t arg)
 {
     struct host *h = ctx;
@@ -202,6 +222,7 @@ static void rx_serve(void *ctx, uint64_t arg)
         }
         free(d);
     }
+    hold_acks(h);
     world_kick(h);
     if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
     h->rx_running = h->rxq_head != h->rxq_tail;

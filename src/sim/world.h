@@ -41,12 +41,13 @@ struct host {
     /* the driver's habits, drawn from the seed */
     uint32_t tx_burst, rx_burst;
     uint64_t rx_wake_ns, rx_cost_ns; /* first packet after a pause; each packet */
+    uint32_t hold_percent;           /* of receive bursts after which ACKs wait for company */
     uint64_t timer_lag_ns;           /* how late hca_expire is called */
     uint32_t rx_room;                /* bytes of the receive socket */
     /* the driver's state */
     struct datagram **rxq;
     uint32_t rxq_room, rxq_head, rxq_tail, rx_bytes;
-    bool rx_running, pump_due;
+    bool rx_running, pump_due, holding;
     uint64_t sent, received, tail_drops, icrc_errors;
 };
 
@@ -86,7 +87,7 @@ struct host_conf {
     struct hca_conf hca;
     uint64_t hca_speed; /* bytes per second, for hca_set_speed; 0: none */
     struct link_profile link;
-    uint32_t tx_burst, rx_burst, rx_room;
+    uint32_t tx_burst, rx_burst, rx_room, hold_percent;
     uint64_t rx_wake_ns, rx_cost_ns, timer_lag_ns;
 };
 
