@@ -49,6 +49,17 @@ static void keeps_to_the_speed(void **state)
     assert_in_range(slow, 118000000, 125000000);
 }
 
+static void keeps_to_a_rate_of_packets(void **state)
+{
+    struct pace pace = {.bytes_per_sec = 1250000000};
+    const struct hca_tx small = {.hdr_len = 12};
+    (void)state;
+
+    for (int i = 0; i < 1000; i++) pace_sent(&pace, &small, 1, (when_t){0});
+    assert_false(pace_admits(&pace, (when_t){1 * MS_NS}));
+    assert_true(pace_admits(&pace, (when_t){2 * MS_NS}));
+}
+
 static void idleness_saves_nothing_up(void **state)
 {
     struct pace pace = {.bytes_per_sec = 1250000000};
@@ -66,6 +77,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_speed_is_no_limit),
         cmocka_unit_test(keeps_to_the_speed),
+        cmocka_unit_test(keeps_to_a_rate_of_packets),
         cmocka_unit_test(idleness_saves_nothing_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
