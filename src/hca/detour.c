@@ -2,7 +2,7 @@
  * on, behind a switch, while both its ends keep theirs: the other host's cable is pulled, and only
  * that host's table says so. Then nothing comes back on the member that our table names. A
  * requester that has been met with silence for a while goes by the other usable members in turn
- * (rc.c says after how long), and a responder whose peer repeats itself on another member answers
+ * (rc_timer.c: how long), and a responder whose peer repeats itself on another member answers
  * there. So both ends find a way as long as one is left, and no more is charged than the retries
  * that IBTA's clock charges anyway.
  *

@@ -5,9 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* So many probes without an answer, 30 ms at the least, and the member itself is in doubt. */
-#define DETOUR_PROBES 4
-
 /* The agenda is brought forward at once, but put off only when it strikes: acknowledgements come by
  * the million, and each moves the deadline a little. */
 static void keep_deadline(struct hca_qp *qp)
@@ -163,13 +160,13 @@ void rc_expire(struct hca_qp *qp, when_t now)
     switch (rc_timer_expire(&rc->timer, now)) {
     case RC_TIMER_IDLE: break;
     case RC_TIMER_PROBE:
-        if (rc->timer.backoff >= DETOUR_PROBES) detour_start(qp, now);
+        if (rc_timer_is_silent(&rc->timer)) detour_start(qp, now);
         window_probe(&rc->window);
         resend(qp);
         break;
     case RC_TIMER_RETRY:
         qp->hca->counters.timeouts++;
-        detour_start(qp, now);
+        if (rc_timer_is_silent(&rc->timer)) detour_start(qp, now);
         window_cut(&rc->window, rc->req.una, rc->req.top);
         window_probe(&rc->window);
         resend(qp);

@@ -25,6 +25,10 @@
 #define PROBE_START_NS (20 * MS_NS) /* before the first measurement */
 #define PROBE_MAX_NS (1 * SEC_NS)   /* where clock 1 never strikes */
 #define RNR_RETRY_INFINITE 7
+/* Silence: a peer on a busy machine may well be off its CPU for tens of milliseconds. 6 probes that
+ * double from 2 ms take 126 ms; two ACK timeouts, as most programs set them, 134 ms. */
+#define SILENT_PROBES 6
+#define SILENT_RETRIES 2
 
 uint64_t rc_rnr_ns(uint8_t code)
 {
@@ -147,6 +151,13 @@ bool rc_timer_rnr_seen(struct rc_timer *t, uint8_t code, when_t now)
 when_t rc_timer_deadline(const struct rc_timer *t)
 {
     return when_min(t->rnr, when_min(t->ack, t->probe));
+}
+
+bool rc_timer_is_silent(const struct rc_timer *t)
+{
+    unsigned charged = t->retry_cnt - t->retries;
+    return t->backoff >= SILENT_PROBES || charged >= SILENT_RETRIES ||
+           (charged && t->retry_cnt <= SILENT_RETRIES);
 }
 
 enum rc_timer_verdict rc_timer_expire(struct rc_timer *t, when_t now)

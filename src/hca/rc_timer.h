@@ -44,6 +44,8 @@ void rc_timer_moved(struct rc_timer *t, bool awaited, when_t now);
 bool rc_timer_rnr_seen(struct rc_timer *t, uint8_t code, when_t now);
 static inline bool rc_timer_in_rnr(const struct rc_timer *t) { return !when_is_never(t->rnr); }
 when_t rc_timer_deadline(const struct rc_timer *t);
+/* Has there been no answer for so long that the path itself is in doubt? Asked after a verdict. */
+bool rc_timer_is_silent(const struct rc_timer *t);
 enum rc_timer_verdict rc_timer_expire(struct rc_timer *t, when_t now);
 
 /* IBTA table 45: the wait that a 5-bit RNR NAK timer code asks for. */
