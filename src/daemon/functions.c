@@ -126,7 +126,7 @@ static void read_comm(pid_t pid, char *to, size_t size)
     ctl_string_set(to, size, text);
 }
 
-static int make_tx(int *fds, uint32_t *ntx)
+int functions_make_tx(int *fds, uint32_t *ntx)
 {
     for (*ntx = 0; *ntx < CTL_TX_SOCKETS; (*ntx)++) {
         int fd = port_udp_tx_socket();
@@ -151,7 +151,7 @@ int functions_open(struct functions *fs, struct device *device, pid_t pid, when_
     fn->number = (uint16_t)rc;
     rc = fn->page_fd = memfd_shared("rbond-function", sizeof(struct function_page));
     if (rc < 0) goto fail;
-    rc = make_tx(fds + 3, ntx);
+    rc = functions_make_tx(fds + 3, ntx);
     if (rc < 0) {
         close(fn->page_fd);
         goto fail;
@@ -225,14 +225,6 @@ void functions_detach(struct functions *fs, const struct device *device)
 struct function *functions_at(const struct functions *fs, unsigned n)
 {
     return n < fs->nslots ? fs->slot[n].function : NULL;
-}
-
-unsigned functions_count(const struct functions *fs)
-{
-    unsigned count = 0;
-
-    for (unsigned n = 1; n < fs->nslots; n++) count += fs->slot[n].function != NULL;
-    return count;
 }
 
 /* ---- the page ---------------------------------------------------------------------------- */

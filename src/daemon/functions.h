@@ -39,6 +39,8 @@ int functions_init(struct functions *fs);
 void functions_fini(struct functions *fs);
 /* A duplicate of function 0's rx socket, for its user; negative errno. */
 int functions_own_rx(const struct functions *fs);
+/* Makes the CTL_TX_SOCKETS tx sockets of a function; negative errno, and none is left open. */
+int functions_make_tx(int *fds, uint32_t *ntx);
 
 /* Opens one on a device. `fds`: device page, function page, rx, then *ntx tx sockets; after sending
  * call functions_sent. -EUSERS: all numbers are taken; or another negative errno. */
@@ -52,7 +54,6 @@ void functions_detach(struct functions *fs, const struct device *device);
 
 /* Function number `n` or NULL. */
 struct function *functions_at(const struct functions *fs, unsigned n);
-unsigned functions_count(const struct functions *fs);
 
 /* ---- a function's page, which its program writes as it likes ------------------------------ */
 

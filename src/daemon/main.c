@@ -147,14 +147,9 @@ static int start_broker(struct daemon *d)
 
     conf.rx_fd = functions_own_rx(&d->functions);
     if (conf.rx_fd < 0) return conf.rx_fd;
-    int rc = 0;
-    while (rc == 0 && conf.ntx < CTL_TX_SOCKETS) {
-        int fd = port_udp_tx_socket();
-        if (fd >= 0)
-            conf.tx_fd[conf.ntx++] = fd;
-        else
-            rc = fd;
-    }
+    uint32_t ntx = 0;
+    int rc = functions_make_tx(conf.tx_fd, &ntx);
+    conf.ntx = ntx;
     if (rc == 0) rc = cmbroker_new(&d->service.broker, &conf);
     if (rc == 0) return 0;
     for (size_t i = 0; i < conf.ntx; i++) close(conf.tx_fd[i]);

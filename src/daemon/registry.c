@@ -36,25 +36,6 @@ struct device *registry_by_guid(const struct registry *reg, uint64_t guid)
     return NULL;
 }
 
-struct device *registry_by_gid(const struct registry *reg, const struct gid *gid)
-{
-    if (gid_is_zero(gid)) return NULL;
-    list_for_each (node, &reg->devices)
-        for (unsigned i = 0; i < CTL_MAX_GIDS; i++)
-            if (gid_equal(&device_of(node)->state.gid[i], gid)) return device_of(node);
-    return NULL;
-}
-
-struct device *registry_by_ifindex(const struct registry *reg, uint32_t ifindex)
-{
-    const struct netdev *nd = netdevs_by_index(&reg->netdevs, ifindex);
-
-    if (!nd) return NULL;
-    list_for_each (node, &reg->devices)
-        if (strcmp(device_of(node)->conf.netdev, nd->link.name) == 0) return device_of(node);
-    return NULL;
-}
-
 struct device *registry_at(const struct registry *reg, size_t index)
 {
     list_for_each (node, &reg->devices)

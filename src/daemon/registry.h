@@ -51,9 +51,6 @@ void registry_settle(struct registry *reg);
 
 struct device *registry_by_name(const struct registry *reg, const char *name);
 struct device *registry_by_guid(const struct registry *reg, uint64_t guid);
-/* The device that has the address as a GID; of an ifindex: whose net device it is. */
-struct device *registry_by_gid(const struct registry *reg, const struct gid *gid);
-struct device *registry_by_ifindex(const struct registry *reg, uint32_t ifindex);
 /* Device number `index`, in an order that holds still between changes; NULL past the last. */
 struct device *registry_at(const struct registry *reg, size_t index);
 

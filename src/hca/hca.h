@@ -180,7 +180,7 @@ struct hca_qp_init {
     struct hca_qp_cap cap; /* in: wanted; hca_qp_create writes what was given, at least as much */
     bool sq_sig_all;
     uint8_t bucket;       /* the affinity bucket in the steering table */
-    void *owner;          /* the caller's, returned by hca_qp_owner and in events */
+    void *owner;          /* the caller's, returned in events */
 };
 
 struct hca_sge {
@@ -392,7 +392,6 @@ void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr);
 /* Send requests that can be posted before the queue is full. */
 uint32_t hca_qp_send_room(const struct hca_qp *qp);
 qpn_t hca_qp_num(const struct hca_qp *qp);
-void *hca_qp_owner(const struct hca_qp *qp);
 void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view);
 /* Moves the QP to another affinity bucket, at once. */
 void hca_qp_set_bucket(struct hca *hca, struct hca_qp *qp, uint8_t bucket, when_t now);

@@ -382,8 +382,6 @@ uint32_t hca_qp_send_room(const struct hca_qp *qp)
     return qp->sq.size - (qp->sq.tail - qp->sq.head);
 }
 
-void *hca_qp_owner(const struct hca_qp *qp) { return qp->events.owner; }
-
 void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr)
 {
     *attr = qp->attr;

@@ -420,16 +420,3 @@ bool world_step(struct world *w)
         w->broken = "time stands still: a deadline that expiry leaves past";
     return true;
 }
-
-void world_run(struct world *w, when_t until)
-{
-    for (;;) {
-        when_t deadline;
-        bool bond;
-        next_deadline(w, &deadline, &bond);
-        when_t next = when_min(deadline, timeline_next(&w->timeline));
-        if (when_is_never(next) || when_before(until, next)) break;
-        if (!world_step(w)) break;
-    }
-    if (!w->broken && when_before(w->now, until)) w->now = until;
-}

@@ -97,8 +97,6 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf);
 
 /* Runs what comes next; false when nothing will ever happen again, or something broke. */
 bool world_step(struct world *w);
-/* Until `until` or until world_step says no. */
-void world_run(struct world *w, when_t until);
 /* The adapter may have packets: pull them soon. */
 void world_kick(struct host *host);
 void world_at(struct world *w, uint64_t delay_ns, void (*fn)(void *ctx, uint64_t arg), void *ctx,
