@@ -1,0 +1,60 @@
+/* Datagrams and address handles. */
+#include "end.h"
+
+static void answers_a_datagram(void **state)
+{
+    struct end a, b;
+    struct ibv_wc wc;
+    union ibv_gid gid;
+    struct end *both[] = {&a, &b};
+    (void)state;
+
+    for (int i = 0; i < 2; i++) {
+        open_end(both[i], IBV_QPT_UD);
+        struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR};
+        assert_int_equal(ibv_modify_qp(both[i]->qp, &attr, IBV_QP_STATE), 0);
+        attr.qp_state = IBV_QPS_RTS;
+        assert_int_equal(ibv_modify_qp(both[i]->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), 0);
+        post_recv(both[i], 1, 4096, 1024 + 40);
+    }
+    struct ibv_ah_attr attr = {.is_global = 1, .port_num = 1, .grh.hop_limit = 3};
+    attr.grh.sgid_index = (uint8_t)gid_index(a.context, &gid);
+    attr.grh.dgid = gid;
+    struct ibv_ah *ah = ibv_create_ah(a.pd, &attr);
+    assert_non_null(ah);
+    struct ibv_sge sge = {(uintptr_t)a.buf, 1024, a.mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND,
+                             .send_flags = IBV_SEND_SIGNALED,
+                             .wr.ud = {ah, b.qp->qp_num, 0x1111}},
+                       *bad;
+    memset(a.buf, 0x77, 1024);
+    assert_int_equal(ibv_post_send(a.qp, &wr, &bad), 0);
+    await(&b, &wc);
+    assert_int_equal(wc.status, IBV_WC_SUCCESS);
+    assert_int_equal(wc.byte_len, 1024 + 40);
+    assert_int_equal(wc.src_qp, a.qp->qp_num);
+    assert_true(wc.wc_flags & IBV_WC_GRH);
+    assert_memory_equal(b.buf + 4096 + 40, a.buf, 1024);
+    struct ibv_ah_attr to_a;
+    struct ibv_grh *grh = (struct ibv_grh *)(b.buf + 4096);
+    assert_int_equal(ibv_init_ah_from_wc(b.context, 1, &wc, grh, &to_a), 0);
+    assert_int_equal(to_a.sl, 0);
+    assert_memory_equal(&to_a.grh.dgid, &gid, 16);
+    struct ibv_ah *back = ibv_create_ah_from_wc(b.pd, &wc, grh, 1);
+    assert_non_null(back);
+    sge = (struct ibv_sge){(uintptr_t)b.buf, 10, b.mr->lkey};
+    wr.wr.ud.ah = back;
+    wr.wr.ud.remote_qpn = wc.src_qp;
+    assert_int_equal(ibv_post_send(b.qp, &wr, &bad), 0);
+    do await(&a, &wc);
+    while (wc.opcode != IBV_WC_RECV);
+    assert_int_equal(wc.byte_len, 50);
+    assert_int_equal(ibv_destroy_ah(back), 0);
+    assert_int_equal(ibv_destroy_ah(ah), 0);
+    close_end(&a);
+    close_end(&b);
+}
+
+EDGE_MAIN(cmocka_unit_test(answers_a_datagram))
