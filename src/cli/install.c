@@ -15,6 +15,9 @@
 static const char *const LIBRARY_AT[] = {"../verbs/librbond.so",
                                          RBOND_FROM_BINDIR_TO_LIBDIR "/librbond.so",
                                          RBOND_LIBDIR "/librbond.so"};
+static const char *const SHIM_AT[] = {"../verbs/shim/libibverbs.so.1",
+                                      RBOND_FROM_BINDIR_TO_LIBDIR "/rbond/libibverbs.so.1",
+                                      RBOND_LIBDIR "/rbond/libibverbs.so.1"};
 static const char *const DAEMON_AT[] = {"../daemon/rbondd", "../sbin/rbondd", "rbondd",
                                         RBOND_SBINDIR "/rbondd"};
 
@@ -64,12 +67,27 @@ static const char *sanitizer_runtime(void)
     return init && dladdr(init, &info) && strstr(info.dli_fname, "libasan") ? info.dli_fname : "";
 }
 
+/* Programs that a preload does not reach find our libibverbs.so.1 first (verbs/shim). It needs the
+ * real one at the place where that was when we were built; elsewhere the preload alone must do. */
+static void lead_to_shim(void)
+{
+    char shim[PATH_MAX], list[PRELOAD_MAX];
+    const char *others = getenv("LD_LIBRARY_PATH");
+
+    if (access(RBOND_REAL_LIBIBVERBS, R_OK)) return;
+    if (!find(SHIM_AT, sizeof SHIM_AT / sizeof *SHIM_AT, R_OK, shim)) return;
+    if (others && strstr(others, dirname(shim))) return;
+    snprintf(list, sizeof list, "%s%s%s", shim, others && *others ? ":" : "", others ? others : "");
+    setenv("LD_LIBRARY_PATH", list, 1);
+}
+
 bool install_preload(void)
 {
     char library[PATH_MAX], list[PRELOAD_MAX], quiet[512];
     const char *first = sanitizer_runtime(), *others = getenv("LD_PRELOAD");
 
     if (!install_library(library)) return false;
+    lead_to_shim();
     if (others && strstr(others, library)) return true;
     snprintf(list, sizeof list, "%s%s%s%s%s", first, *first ? ":" : "", library,
              others && *others ? ":" : "", others ? others : "");

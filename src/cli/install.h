@@ -9,7 +9,8 @@
 bool install_library(char path[PATH_MAX]);
 bool install_daemon(char path[PATH_MAX]);
 
-/* Sets LD_PRELOAD for the program that is about to be started; false after one line on stderr. */
+/* Sets LD_PRELOAD and LD_LIBRARY_PATH for the program that is about to be started; false after one
+ * line on stderr. */
 bool install_preload(void);
 
 #endif

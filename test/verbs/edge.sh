@@ -29,6 +29,7 @@ for i in $(seq 100); do
     sleep 0.05
 done
 # A program built with a sanitizer wants its runtime first; the build says so by EDGE_PRELOAD.
+[ -z "$EDGE_LIBRARIES" ] || export LD_LIBRARY_PATH="$EDGE_LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 if ! LD_PRELOAD="${EDGE_PRELOAD:+$EDGE_PRELOAD:}$2" "$3" rb_va; then
     cat "$dir/log"
     exit 1
