@@ -5,7 +5,7 @@ TESTS  ?=
 
 NINJA := ninja -C $(BUILD)
 
-.PHONY: all programs setup demo check bench install clean help
+.PHONY: all programs setup demo check check-rdma-core bench install clean help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -30,6 +30,12 @@ check: setup
 	@$(MAKE) --no-print-directory all
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs -t 4 $(CHECK_FLAGS) $(TESTS)
 
+# rdma-core's own tests: on a plain port, on a bond, between two hosts, and what is for one vendor only.
+check-rdma-core: setup
+	@$(MAKE) --no-print-directory all
+	@for how in plain bond two vendor; do \
+		echo "== $$how"; test/system/rdma_core $(BUILD)/src/cli/rbond --$$how || failed=1; done; [ -z "$$failed" ]
+
 bench: setup
 	@$(MAKE) --no-print-directory programs
 	@bench/run $(BUILD)
@@ -48,6 +54,7 @@ help:
 	@echo 'make setup      install the Debian or Ubuntu packages that are missing, nothing else'
 	@echo 'make demo       two hosts, a bond of two links, RDMA programs, and a cable pulled'
 	@echo 'make check      every test (TESTS="--suite hca" for one layer)'
+	@echo 'make check-rdma-core  all of the tests that rdma-core has of its own'
 	@echo 'make bench      RDMA beside TCP and raw UDP on the same link'
 	@echo 'make install    PREFIX=/usr/local DESTDIR='
 	@echo 'make clean      remove ./build'
