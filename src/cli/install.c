@@ -72,12 +72,13 @@ static const char *sanitizer_runtime(void)
 static void lead_to_shim(void)
 {
     char shim[PATH_MAX], list[PRELOAD_MAX];
-    const char *others = getenv("LD_LIBRARY_PATH");
+    const char *others = getenv("LD_LIBRARY_PATH"), *dir;
 
     if (access(RBOND_REAL_LIBIBVERBS, R_OK)) return;
     if (!find(SHIM_AT, sizeof SHIM_AT / sizeof *SHIM_AT, R_OK, shim)) return;
-    if (others && strstr(others, dirname(shim))) return;
-    snprintf(list, sizeof list, "%s%s%s", shim, others && *others ? ":" : "", others ? others : "");
+    dir = dirname(shim);
+    if (others && strstr(others, dir)) return;
+    snprintf(list, sizeof list, "%s%s%s", dir, others && *others ? ":" : "", others ? others : "");
     setenv("LD_LIBRARY_PATH", list, 1);
 }
 
