@@ -43,6 +43,8 @@ static const char *qp_type(uint8_t type)
     case IBV_QPT_RC: return "RC";
     case IBV_QPT_UC: return "UC";
     case IBV_QPT_UD: return "UD";
+    case IBV_QPT_XRC_SEND: return "XRC_INI"; /* as rdma-resource(8) has them */
+    case IBV_QPT_XRC_RECV: return "XRC_TGT";
     default: return "?";
     }
 }

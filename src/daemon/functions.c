@@ -247,7 +247,8 @@ void function_read_counts(const struct function *fn, struct function_counts *out
 
 static bool view_ok(const struct function *fn, const struct hca_qp_view *v, unsigned slot)
 {
-    bool type = v->type == HCA_QPT_RC || v->type == HCA_QPT_UC || v->type == HCA_QPT_UD;
+    bool type = v->type == HCA_QPT_RC || v->type == HCA_QPT_UC || v->type == HCA_QPT_UD ||
+                v->type == HCA_QPT_XRC_SEND || v->type == HCA_QPT_XRC_RECV;
 
     return v->qpn == ((uint32_t)fn->number << HCA_INDEX_BITS | slot) && type &&
            v->state <= HCA_QPS_ERR && v->dqpn <= 0xffffff &&

@@ -1,6 +1,6 @@
 /* Inside the adapter: the whole of it, and the small parts that no machine of one QP owns.
  *
- *   hca.c      packets in and out, QPs in turn    qpt.c     QPN -> QP
+ *   hca.c      packets in and out, QPs in turn    numbers.c QPN -> QP, SRQ number -> SRQ
  *   agenda.c   deadlines and turns                event.c   async events that wait for the owner
  *   pace.c     the speed of what is not acknowledged */
 #ifndef RBOND_HCA_ADAPTER_H
@@ -16,6 +16,13 @@ struct event_source {
     struct list node; /* in hca->events while `pending` has a bit */
     uint32_t pending; /* 1 << enum hca_event_type */
     void *owner;
+};
+
+/* Numbers of this function -> objects. Numbers are handed out by a cursor that goes round, from a
+ * random start: a packet that is late finds nobody for as long as possible. */
+struct numbers {
+    uint32_t cursor;
+    void *at[HCA_MAX_QP];
 };
 
 struct mr_table {
@@ -54,19 +61,18 @@ struct hca {
     uint64_t inflight_reserved; /* window.c: room kept for QPs that were woken for it */
     uint32_t inflight_users, inflight_share; /* window.c: QPs with a part in it, the part of each */
 
-    uint32_t qpt_cursor;
-    struct hca_qp *qpt[HCA_MAX_QP];
+    struct numbers qpns, srqns;
 };
 
 /* A 64-bit number for keys and tags. */
 uint64_t hca_random(struct hca *hca);
 
-/* qpt.c: -ENOMEM when all indices are taken. An index is reused only after all others have had
- * their turn, so that packets of a dead QP do not find a live one. */
-int qpt_add(struct hca *hca, struct hca_qp *qp);
-void qpt_del(struct hca *hca, struct hca_qp *qp);
-/* NULL: no such QP, or another function's. */
-struct hca_qp *qpt_find(const struct hca *hca, qpn_t qpn);
+/* numbers.c: -ENOMEM when all are taken. One is reused only after all others have had their turn, so
+ * that packets of a dead object do not find a live one. */
+int numbers_add(struct hca *hca, struct numbers *numbers, void *object, uint32_t *number);
+void numbers_del(struct numbers *numbers, uint32_t number);
+/* NULL: no such object, or another function's. */
+void *numbers_find(const struct hca *hca, const struct numbers *numbers, uint32_t number);
 
 /* agenda.c: room for a QP is made at its creation, so that the data path need not allocate. */
 int agenda_reserve(struct hca *hca, uint32_t nqps);

@@ -171,5 +171,9 @@ void cq_fail_overrun(struct hca *hca, when_t now)
             struct hca_qp *qp = container_of(node, struct hca_qp, all);
             if (qp->send_cq == cq || qp->recv_cq == cq) qp_fail(qp, now);
         }
+        list_for_each (node, &hca->srqs) {
+            struct hca_srq *srq = container_of(node, struct hca_srq, all);
+            if (srq->cq == cq) srq_fail(srq);
+        }
     }
 }

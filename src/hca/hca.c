@@ -27,7 +27,8 @@ struct hca *hca_new(const struct hca_conf *conf)
                             &hca->notified, &hca->overrun, &hca->starved, &hca->qps,
                             &hca->cqs,      &hca->srqs,    &hca->mrs.free};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) list_init(heads[i]);
-    hca->qpt_cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
+    hca->qpns.cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
+    hca->srqns.cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
     return hca;
 }
 
@@ -36,10 +37,10 @@ void hca_free(struct hca *hca)
     if (!hca) return;
     list_for_each_safe (node, tmp, &hca->qps)
         hca_qp_destroy(hca, container_of(node, struct hca_qp, all));
-    list_for_each_safe (node, tmp, &hca->cqs)
-        hca_cq_destroy(hca, container_of(node, struct hca_cq, all));
     list_for_each_safe (node, tmp, &hca->srqs)
         hca_srq_destroy(hca, container_of(node, struct hca_srq, all));
+    list_for_each_safe (node, tmp, &hca->cqs)
+        hca_cq_destroy(hca, container_of(node, struct hca_cq, all));
     mr_free_all(hca);
     free(hca->heap);
     free(hca);
@@ -94,13 +95,11 @@ static void count_rx(struct hca *hca, const struct hca_rx *rx)
 static uint64_t *refuse(struct hca *hca, const struct hca_qp *qp, const struct roce_hdr *h,
                         const struct hca_rx *rx)
 {
-    static const uint8_t service_of[] = {
-        [HCA_QPT_RC] = ROCE_RC, [HCA_QPT_UC] = ROCE_UC, [HCA_QPT_UD] = ROCE_UD};
     struct hca_counters *c = &hca->counters;
     uint8_t service = h->opcode & SERVICE_MASK;
 
     if (!qp) return &c->rx_bad_qp;
-    if (service != service_of[qp->type] && !(service == ROCE_CNP && qp->type == HCA_QPT_RC))
+    if (service != qp->service && !(service == ROCE_CNP && qp_is_reliable(qp)))
         return &c->rx_bad_qp;
     if ((h->pkey & PKEY_NUMBER) != (ROCE_PKEY_DEFAULT & PKEY_NUMBER)) return &c->rx_bad_pkey;
     if (qp->state < HCA_QPS_RTR || qp->state > HCA_QPS_SQE) return &c->rx_bad_state;
@@ -120,7 +119,7 @@ void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now)
         hca->counters.rx_bad_header++;
         return;
     }
-    struct hca_qp *qp = qpt_find(hca, h.dqpn);
+    struct hca_qp *qp = numbers_find(hca, &hca->qpns, h.dqpn);
     uint64_t *why_not = refuse(hca, qp, &h, rx);
     if (why_not) {
         ++*why_not;
@@ -133,7 +132,7 @@ void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now)
     if ((h.opcode & SERVICE_MASK) == ROCE_CNP) {
         hca->counters.cnp_received++;
         rc_cnp(qp, now);
-    } else if (qp->type == HCA_QPT_RC) {
+    } else if (qp_is_reliable(qp)) {
         rc_input(qp, rx, &h, payload, len, now);
     } else if (qp->type == HCA_QPT_UC) {
         uc_input(qp, rx, &h, payload, len, now);
@@ -155,7 +154,7 @@ static size_t turn(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now
 {
     struct pace *pace = &qp->hca->pace;
 
-    if (qp->type == HCA_QPT_RC) return rc_output(qp, out, max, now);
+    if (qp_is_reliable(qp)) return rc_output(qp, out, max, now);
     if (!pace_admits(pace, now)) {
         agenda_deadline(qp, pace_resume_at(pace)); /* then it has its turn */
         return 0;
@@ -214,7 +213,7 @@ void hca_expire(struct hca *hca, when_t now)
         struct hca_qp *qp = hca->heap[0];
         if (!when_due(qp->deadline, now)) break;
         agenda_deadline(qp, NEVER);
-        if (qp->type == HCA_QPT_RC)
+        if (qp_is_reliable(qp))
             rc_expire(qp, now);
         else
             agenda_ready(qp); /* held by its pace */

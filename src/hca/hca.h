@@ -43,7 +43,14 @@ struct hca_mr;
 
 /* ---- numbers ---------------------------------------------------------------------------- */
 
-enum hca_qp_type { HCA_QPT_RC = 2, HCA_QPT_UC = 3, HCA_QPT_UD = 4 };
+enum hca_qp_type {
+    HCA_QPT_RC = 2,
+    HCA_QPT_UC = 3,
+    HCA_QPT_UD = 4,
+    HCA_QPT_XRC_SEND = 9,  /* initiator: an RC requester without responder (annex A14) */
+    HCA_QPT_XRC_RECV = 10, /* target: an RC responder that takes its receives from the SRQ that each
+                            * request names */
+};
 
 enum hca_qp_state {
     HCA_QPS_RESET, HCA_QPS_INIT, HCA_QPS_RTR, HCA_QPS_RTS, HCA_QPS_SQD, HCA_QPS_SQE, HCA_QPS_ERR
@@ -172,15 +179,27 @@ struct hca_qp_attr {
     struct hca_qp_cap cap;         /* out */
 };
 
+/* XRC_SEND has no recv_cq, srq and receive capacity; XRC_RECV has a domain, and of the rest only
+ * `bucket` and `owner`. */
 struct hca_qp_init {
     enum hca_qp_type type;
     uint32_t pd;
+    uint32_t xrcd;        /* the owner's number of an XRC domain, not 0 */
     struct hca_cq *send_cq, *recv_cq;
     struct hca_srq *srq;  /* NULL: a receive queue of its own */
     struct hca_qp_cap cap; /* in: wanted; hca_qp_create writes what was given, at least as much */
     bool sq_sig_all;
     uint8_t bucket;       /* the affinity bucket in the steering table */
     void *owner;          /* the caller's, returned in events */
+};
+
+struct hca_srq_init {
+    uint32_t pd;
+    uint32_t max_wr, max_sge; /* in: wanted; hca_srq_create writes what was given */
+    uint32_t limit;
+    uint32_t xrcd;     /* an XRC SRQ: its domain; 0: a basic one */
+    struct hca_cq *cq; /* an XRC SRQ: where its receives complete */
+    void *owner;
 };
 
 struct hca_sge {
@@ -201,6 +220,7 @@ struct hca_send_wr {
     struct hca_ah ah; /* UD */
     qpn_t remote_qpn;
     uint32_t remote_qkey;
+    uint32_t xrc_srqn; /* XRC_SEND: the remote SRQ's number */
     const struct hca_sge *sge; /* with HCA_SEND_INLINE: bytes are copied now, lkey ignored */
     uint32_t num_sge;
 };
@@ -376,11 +396,13 @@ void hca_cq_arm(struct hca *hca, struct hca_cq *cq, bool solicited);
  * adapters do that compare the consumer's index with their own. No more may ever come to fire it. */
 void hca_cq_left(struct hca *hca, struct hca_cq *cq);
 
-int hca_srq_create(struct hca *hca, uint32_t pd, uint32_t *max_wr, uint32_t *max_sge,
-                   uint32_t limit, void *owner, struct hca_srq **srq);
+int hca_srq_create(struct hca *hca, struct hca_srq_init *init, struct hca_srq **srq);
+/* What peers name an XRC SRQ by, 24 bits: function << HCA_INDEX_BITS | index. 0: a basic one. */
+uint32_t hca_srq_num(const struct hca_srq *srq);
 int hca_srq_modify(struct hca *hca, struct hca_srq *srq, const uint32_t *max_wr /* or NULL */,
                    const uint32_t *limit /* or NULL */);
 void hca_srq_query(const struct hca_srq *srq, uint32_t *max_wr, uint32_t *max_sge, uint32_t *limit);
+/* -EBUSY while a QP uses it. Requests for an XRC SRQ that has gone are refused: no QP uses it. */
 int hca_srq_destroy(struct hca *hca, struct hca_srq *srq);
 int hca_srq_post(struct hca *hca, struct hca_srq *srq, const struct hca_recv_wr *wr);
 

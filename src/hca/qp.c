@@ -2,6 +2,7 @@
  * common headers. Which transition wants which attributes is qp_modify.c. */
 #include "hca/qp.h"
 #include "base/must.h"
+#include "wire/opcode.h"
 #include <errno.h>
 #include <stdlib.h>
 
@@ -19,26 +20,42 @@ static uint32_t power_of_two(uint32_t n)
 static int check_init(const struct hca_qp_init *init)
 {
     const struct hca_qp_cap *cap = &init->cap;
-    if (init->type != HCA_QPT_RC && init->type != HCA_QPT_UC && init->type != HCA_QPT_UD)
-        return -EOPNOTSUPP;
-    if (!init->send_cq || !init->recv_cq) return -EINVAL;
+    if (init->type == HCA_QPT_XRC_RECV) return init->xrcd ? 0 : -EINVAL;
+    if (!init->send_cq) return -EINVAL;
     if (cap->max_send_wr > HCA_MAX_WR || cap->max_send_sge > HCA_MAX_SGE ||
         cap->max_inline_data > HCA_MAX_INLINE)
         return -EINVAL;
+    if (init->type == HCA_QPT_XRC_SEND) return 0;
+    if (init->type != HCA_QPT_RC && init->type != HCA_QPT_UC && init->type != HCA_QPT_UD)
+        return -EOPNOTSUPP;
+    if (!init->recv_cq || (init->srq && init->srq->xrcd)) return -EINVAL;
     if (!init->srq && (cap->max_recv_wr > HCA_MAX_WR || cap->max_recv_sge > HCA_MAX_SGE))
         return -EINVAL;
     return 0;
 }
 
-static void give_cap(struct hca_qp_cap *cap, bool srq)
+/* What the type has no use for is left out of `init`, and capacities are rounded up. */
+static void settle_init(struct hca_qp_init *init)
 {
+    struct hca_qp_cap *cap = &init->cap;
+    bool ini = init->type == HCA_QPT_XRC_SEND, tgt = init->type == HCA_QPT_XRC_RECV;
+    if (ini || tgt) {
+        init->recv_cq = NULL;
+        init->srq = NULL;
+    }
+    if (tgt) {
+        init->send_cq = NULL;
+        *cap = (struct hca_qp_cap){0};
+        return;
+    }
     cap->max_send_wr = power_of_two(cap->max_send_wr);
-    cap->max_recv_wr = srq ? 0 : power_of_two(cap->max_recv_wr);
     if (cap->max_send_sge == 0) cap->max_send_sge = 1;
-    if (srq)
-        cap->max_recv_sge = 0;
-    else if (cap->max_recv_sge == 0)
-        cap->max_recv_sge = 1;
+    if (init->srq || ini) {
+        cap->max_recv_wr = cap->max_recv_sge = 0;
+        return;
+    }
+    cap->max_recv_wr = power_of_two(cap->max_recv_wr);
+    if (cap->max_recv_sge == 0) cap->max_recv_sge = 1;
 }
 
 static void free_queues(struct hca_qp *qp)
@@ -50,13 +67,20 @@ static void free_queues(struct hca_qp *qp)
 
 static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
 {
+    static const uint8_t service_of[] = {[HCA_QPT_RC] = ROCE_RC,
+                                         [HCA_QPT_UC] = ROCE_UC,
+                                         [HCA_QPT_UD] = ROCE_UD,
+                                         [HCA_QPT_XRC_SEND] = ROCE_XRC,
+                                         [HCA_QPT_XRC_RECV] = ROCE_XRC};
     struct hca_qp *qp = calloc(1, sizeof *qp);
     if (!qp) return NULL;
     qp->hca = hca;
     qp->events.owner = init->owner;
     qp->type = init->type;
+    qp->service = service_of[init->type];
     qp->state = HCA_QPS_RESET;
     qp->pd = init->pd;
+    qp->xrcd = init->xrcd;
     qp->sig_all = init->sq_sig_all;
     qp->attr.cap = init->cap;
     qp->send_cq = init->send_cq;
@@ -68,7 +92,7 @@ static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
     qp->deadline = NEVER;
     qp->gap_from = NEVER;
     if (sq_init(&qp->sq, &init->cap) < 0 ||
-        (!init->srq && rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge) < 0)) {
+        (qp_has_rq(qp) && rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge) < 0)) {
         free_queues(qp);
         return NULL;
     }
@@ -79,25 +103,25 @@ int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **out
 {
     int err = check_init(init);
     if (err < 0) return err;
-    give_cap(&init->cap, init->srq);
+    settle_init(init);
     struct hca_qp *qp = qp_new(hca, init);
     if (!qp) return -ENOMEM;
-    if (qp->type == HCA_QPT_RC) err = rc_init(qp);
+    if (qp_is_reliable(qp)) err = rc_init(qp);
     if (err < 0) {
         free_queues(qp);
         return err;
     }
     err = agenda_reserve(hca, hca->nqps + 1);
-    if (err == 0) err = qpt_add(hca, qp);
+    if (err == 0) err = numbers_add(hca, &hca->qpns, qp, &qp->qpn);
     if (err < 0) {
-        if (qp->type == HCA_QPT_RC) rc_fini(qp);
+        if (qp_is_reliable(qp)) rc_fini(qp);
         free_queues(qp);
         return err;
     }
     list_add_tail(&hca->qps, &qp->all);
     hca->nqps++;
-    qp->send_cq->users++;
-    qp->recv_cq->users++;
+    if (qp->send_cq) qp->send_cq->users++;
+    if (qp->recv_cq) qp->recv_cq->users++;
     if (qp->srq) qp->srq->users++;
     *out = qp;
     return 0;
@@ -115,14 +139,14 @@ static void go_quiet(struct hca_qp *qp)
 int hca_qp_destroy(struct hca *hca, struct hca_qp *qp)
 {
     qp_to_reset(qp);
-    if (qp->type == HCA_QPT_RC) rc_fini(qp);
+    if (qp_is_reliable(qp)) rc_fini(qp);
     go_quiet(qp);
     event_forget(&qp->events);
-    qpt_del(hca, qp);
+    numbers_del(&hca->qpns, qp->qpn);
     list_del(&qp->all);
     hca->nqps--;
-    qp->send_cq->users--;
-    qp->recv_cq->users--;
+    if (qp->send_cq) qp->send_cq->users--;
+    if (qp->recv_cq) qp->recv_cq->users--;
     if (qp->srq) qp->srq->users--;
     free_queues(qp);
     return 0;
@@ -155,14 +179,14 @@ void qp_fail(struct hca_qp *qp, when_t now)
     if (qp->state == HCA_QPS_ERR) return;
     qp_complete_sent(qp, now);
     set_state(qp, HCA_QPS_ERR);
-    if (qp->type == HCA_QPT_RC) rc_to_err(qp, now);
+    if (qp_is_reliable(qp)) rc_to_err(qp, now);
     if (qp->type == HCA_QPT_UC) uc_to_err(qp, now);
     go_quiet(qp);
     flush_sq(qp, now);
-    if (!qp->srq) {
+    if (qp_has_rq(qp)) {
         flush_rq(qp, now);
-    } else if (!qp->last_wqe_reported) {
-        /* IBTA 11.6.3.1 (affiliated events): it will take no more from its SRQ. */
+    } else if (qp->type != HCA_QPT_XRC_SEND && !qp->last_wqe_reported) {
+        /* IBTA 11.6.3.1 (affiliated events): it will take no more from an SRQ. */
         qp->last_wqe_reported = true;
         event_raise(qp->hca, &qp->events, HCA_EVENT_QP_LAST_WQE_REACHED);
     }
@@ -170,7 +194,7 @@ void qp_fail(struct hca_qp *qp, when_t now)
 
 void qp_fail_send(struct hca_qp *qp, when_t now)
 {
-    must(qp->type != HCA_QPT_RC);
+    must(!qp_is_reliable(qp));
     if (qp->state == HCA_QPS_ERR) return;
     set_state(qp, HCA_QPS_SQE);
     list_del(&qp->turn);
@@ -200,7 +224,7 @@ void qp_sq_drained(struct hca_qp *qp)
 
 static bool sq_idle(const struct hca_qp *qp)
 {
-    if (qp->type == HCA_QPT_RC) return rc_sq_idle(qp);
+    if (qp_is_reliable(qp)) return rc_sq_idle(qp);
     return qp->sq.head == qp->sq.next && (qp->type == HCA_QPT_UD || qp->uc.send_offset == 0);
 }
 
@@ -215,13 +239,14 @@ void qp_to_reset(struct hca_qp *qp)
 {
     struct hca_qp_cap cap = qp->attr.cap;
     set_state(qp, HCA_QPS_RESET);
-    if (qp->type == HCA_QPT_RC) rc_reset(qp);
+    if (qp_is_reliable(qp)) rc_reset(qp);
     if (qp->type == HCA_QPT_UC) uc_reset(qp);
     go_quiet(qp);
     sq_clear(&qp->sq);
     qp->rq.head = qp->rq.tail = 0;
-    cq_forget_qp(qp->send_cq, qp->qpn);
-    if (qp->recv_cq != qp->send_cq) cq_forget_qp(qp->recv_cq, qp->qpn);
+    if (qp->send_cq) cq_forget_qp(qp->send_cq, qp->qpn);
+    if (qp->recv_cq && qp->recv_cq != qp->send_cq) cq_forget_qp(qp->recv_cq, qp->qpn);
+    if (qp->type == HCA_QPT_XRC_RECV) qp->srq = NULL;
     qp->attr = (struct hca_qp_attr){.cap = cap};
     qp->last_wqe_reported = qp->comm_established = false;
     qp->gap_from = NEVER;
@@ -231,13 +256,13 @@ void qp_to_reset(struct hca_qp *qp)
 
 #define OP(name) (1u << HCA_WR_##name)
 
-static bool opcode_allowed(enum hca_qp_type type, enum hca_wr_opcode opcode)
+static bool opcode_allowed(const struct hca_qp *qp, enum hca_wr_opcode opcode)
 {
     const uint32_t ud = OP(SEND) | OP(SEND_WITH_IMM);
     const uint32_t uc = ud | OP(RDMA_WRITE) | OP(RDMA_WRITE_WITH_IMM) | OP(LOCAL_INV);
     const uint32_t rc =
         uc | OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD) | OP(SEND_WITH_INV);
-    uint32_t allowed = type == HCA_QPT_RC ? rc : type == HCA_QPT_UC ? uc : ud;
+    uint32_t allowed = qp_is_reliable(qp) ? rc : qp->type == HCA_QPT_UC ? uc : ud;
     return (unsigned)opcode < 32 && (allowed & (1u << opcode));
 }
 
@@ -246,15 +271,15 @@ int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *
     const uint32_t flags =
         HCA_SEND_FENCE | HCA_SEND_SIGNALED | HCA_SEND_SOLICITED | HCA_SEND_INLINE;
     const uint32_t reads = OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD);
-    if (qp->state < HCA_QPS_RTS) return -EINVAL;
-    if (!opcode_allowed(qp->type, wr->opcode) || (wr->flags & ~flags)) return -EINVAL;
+    if (qp->state < HCA_QPS_RTS || qp->type == HCA_QPT_XRC_RECV) return -EINVAL;
+    if (!opcode_allowed(qp, wr->opcode) || (wr->flags & ~flags)) return -EINVAL;
     if ((reads & (1u << wr->opcode)) && (wr->flags & HCA_SEND_INLINE)) return -EINVAL;
     int err = sq_push(&qp->sq, wr);
     if (err < 0) return err;
     if (qp->state == HCA_QPS_ERR || qp->state == HCA_QPS_SQE) {
         flush_sq(qp, now);
         cq_fail_overrun(hca, now);
-    } else if (qp->type == HCA_QPT_RC) {
+    } else if (qp_is_reliable(qp)) {
         rc_posted(qp, now);
     } else {
         agenda_ready(qp);
@@ -264,7 +289,7 @@ int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *
 
 int hca_post_recv(struct hca *hca, struct hca_qp *qp, const struct hca_recv_wr *wr, when_t now)
 {
-    if (qp->state == HCA_QPS_RESET || qp->srq) return -EINVAL;
+    if (qp->state == HCA_QPS_RESET || !qp_has_rq(qp)) return -EINVAL;
     int err = rq_push(&qp->rq, wr);
     if (err < 0) return err;
     if (qp->state == HCA_QPS_ERR) {
@@ -291,6 +316,7 @@ void qp_emit_to(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h, const 
 {
     must(qp->member < STEER_MAX_MEMBERS);
     struct hca *hca = qp->hca;
+    h->opcode |= qp->service;
     h->pad = -tx->payload_len & 3;
     h->migreq = true; /* the only path is the migrated one (IBTA 17.2.8) */
     h->tver = 0;
@@ -353,7 +379,7 @@ void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now)
         qp->state != HCA_QPS_SQE)
         return;
     /* A second failure before the first acknowledgement belongs to the same gap. */
-    if (qp->type == HCA_QPT_RC && rc_port_moved(qp, now) && when_is_never(qp->gap_from))
+    if (qp_is_reliable(qp) && rc_port_moved(qp, now) && when_is_never(qp->gap_from))
         qp->gap_from = changed;
     agenda_ready(qp);
 }

@@ -1,6 +1,6 @@
 /* Inside the adapter: what a QP is made of, and how its machines meet.
  *
- *   qp.c       creation, states, flush, emission                  qpt.c     QPN -> QP
+ *   qp.c       creation, states, flush, emission              numbers.c QPN -> QP
  *   qp_modify.c  which transition wants which attributes
  *   sq.c rq.c  the work queues                                    agenda.c  deadlines and turns
  *   rc.c       the RC service, made of:
@@ -32,16 +32,17 @@ struct hca_qp {
     struct list all;               /* in hca->qps */
     qpn_t qpn;
     enum hca_qp_type type;
+    uint8_t service;               /* its opcodes' upper three bits */
     enum hca_qp_state state;
-    uint32_t pd;
+    uint32_t pd, xrcd;
     bool sig_all;
     bool last_wqe_reported, comm_established;
     struct hca_qp_attr attr;
     uint32_t mtu;                  /* bytes: 256 << (attr.path_mtu - 1) */
     struct hca_cq *send_cq, *recv_cq;
-    struct hca_srq *srq;
+    struct hca_srq *srq;           /* XRC_RECV: the one that the request executed last has named */
     struct sq sq;
-    struct rq rq;                  /* unused with an SRQ */
+    struct rq rq;                  /* where qp_has_rq */
     uint8_t bucket, member;        /* member: active one now; STEER_NO_MEMBER: hold */
     struct detour detour;
     struct list turn;              /* in hca->ready while it may have packets */
@@ -56,6 +57,31 @@ struct hca_qp {
     struct hca_qp_view view;       /* counters; the rest is filled by hca_qp_view */
     when_t gap_from;               /* a remap waits for its first acknowledgement; NEVER: none */
 };
+
+/* The RC machines serve XRC, too: an initiator is a requester alone, a target a responder alone. */
+static inline bool qp_is_reliable(const struct hca_qp *qp)
+{
+    return qp->type == HCA_QPT_RC || qp->type == HCA_QPT_XRC_SEND || qp->type == HCA_QPT_XRC_RECV;
+}
+
+/* A receive queue of its own? */
+static inline bool qp_has_rq(const struct hca_qp *qp)
+{
+    return !qp->srq && qp->type != HCA_QPT_XRC_SEND && qp->type != HCA_QPT_XRC_RECV;
+}
+
+/* Where the receive taken last completes. */
+static inline struct hca_cq *qp_recv_cq(const struct hca_qp *qp)
+{
+    return qp->type == HCA_QPT_XRC_RECV ? qp->srq->cq : qp->recv_cq;
+}
+
+/* The PD of the peer's keys. An XRC target has none: it is the one of the SRQ that the request names,
+ * since that says whose memory is meant (annex A14). */
+static inline uint32_t qp_remote_pd(const struct hca_qp *qp)
+{
+    return qp->type == HCA_QPT_XRC_RECV ? qp->srq->pd : qp->pd;
+}
 
 /* qp.c: facts that the machines report */
 

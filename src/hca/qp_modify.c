@@ -13,7 +13,7 @@ struct masks {
 
 struct transition {
     bool valid;
-    struct masks rc, uc, ud;
+    struct masks rc, uc, ud, ini, tgt;
 };
 
 #define RESET HCA_QPS_RESET
@@ -32,47 +32,64 @@ struct transition {
 #define RUN_UC          (M(CUR_STATE) | M(ACCESS_FLAGS) | M(ALT_PATH) | M(PATH_MIG_STATE))
 #define RUN_RC          (RUN_UC | M(MIN_RNR_TIMER))
 #define RUN_UD          (M(CUR_STATE) | M(QKEY))
+/* An initiator responds to nothing, a target requests nothing (annex A14; ib_modify_qp_is_ok). */
+#define RTR_RESPONDS         (RTR_CONN | M(MAX_DEST_RD_ATOMIC) | M(MIN_RNR_TIMER))
+#define RTS_REQUESTS         (M(SQ_PSN) | M(TIMEOUT) | M(RETRY_CNT) | M(RNR_RETRY) | M(MAX_QP_RD_ATOMIC))
+#define SQD_INI         (SQD_UC | M(PORT) | M(TIMEOUT) | M(RETRY_CNT) | M(RNR_RETRY) |             \
+                         M(MAX_QP_RD_ATOMIC))
+#define SQD_TGT         (SQD_UC | M(PORT) | M(TIMEOUT) | M(MAX_DEST_RD_ATOMIC) | M(MIN_RNR_TIMER))
 #define SQD_UC          (M(AV) | M(PKEY_INDEX) | M(ACCESS_FLAGS) | M(ALT_PATH) | M(PATH_MIG_STATE))
 #define SQD_RC          (SQD_UC | M(PORT) | M(TIMEOUT) | M(RETRY_CNT) | M(RNR_RETRY) |             \
                          M(MAX_QP_RD_ATOMIC) | M(MAX_DEST_RD_ATOMIC) | M(MIN_RNR_TIMER))
+
+#define RUNNING                                                                                    \
+    {true, .rc = {0, RUN_RC}, .uc = {0, RUN_UC}, .ud = {0, RUN_UD}, .ini = {0, RUN_UC},            \
+     .tgt = {0, RUN_RC}}
 
 static const struct transition table[ERR + 1][ERR + 1] = {
     [RESET] = {
         [RESET] = {true},
         [INIT] = {true, .rc = RESET_INIT_CONN, .uc = RESET_INIT_CONN,
+                  .ini = RESET_INIT_CONN, .tgt = RESET_INIT_CONN,
                   .ud = {M(PKEY_INDEX) | M(PORT) | M(QKEY), 0}},
         [ERR] = {true},
     },
     [INIT] = {
         [RESET] = {true},
         [INIT] = {true, .rc = INIT_INIT_CONN, .uc = INIT_INIT_CONN,
+                  .ini = INIT_INIT_CONN, .tgt = INIT_INIT_CONN,
                   .ud = {0, M(PKEY_INDEX) | M(PORT) | M(QKEY)}},
         [RTR] = {true,
-                 .rc = {RTR_CONN | M(MAX_DEST_RD_ATOMIC) | M(MIN_RNR_TIMER), RTR_CONN_OPT},
+                 .rc = {RTR_RESPONDS, RTR_CONN_OPT},
                  .uc = {RTR_CONN, RTR_CONN_OPT},
+                 .ini = {RTR_CONN, RTR_CONN_OPT},
+                 .tgt = {RTR_RESPONDS, RTR_CONN_OPT},
                  .ud = {0, M(PKEY_INDEX) | M(QKEY)}},
         [ERR] = {true},
     },
     [RTR] = {
         [RESET] = {true},
         [RTS] = {true,
-                 .rc = {M(SQ_PSN) | M(TIMEOUT) | M(RETRY_CNT) | M(RNR_RETRY) | M(MAX_QP_RD_ATOMIC),
-                        RUN_RC},
+                 .rc = {RTS_REQUESTS, RUN_RC},
                  .uc = {M(SQ_PSN), RUN_UC},
+                 .ini = {RTS_REQUESTS, RUN_UC},
+                 .tgt = {M(SQ_PSN) | M(TIMEOUT), RUN_RC},
                  .ud = {M(SQ_PSN), RUN_UD}},
         [ERR] = {true},
     },
     [RTS] = {
         [RESET] = {true},
-        [RTS] = {true, .rc = {0, RUN_RC}, .uc = {0, RUN_UC}, .ud = {0, RUN_UD}},
+        [RTS] = RUNNING,
         [SQD] = {true, .rc = {0, M(EN_SQD_ASYNC_NOTIFY)}, .uc = {0, M(EN_SQD_ASYNC_NOTIFY)},
-                 .ud = {0, M(EN_SQD_ASYNC_NOTIFY)}},
+                 .ud = {0, M(EN_SQD_ASYNC_NOTIFY)}, .ini = {0, M(EN_SQD_ASYNC_NOTIFY)},
+                 .tgt = {0, M(EN_SQD_ASYNC_NOTIFY)}},
         [ERR] = {true},
     },
     [SQD] = {
         [RESET] = {true},
-        [RTS] = {true, .rc = {0, RUN_RC}, .uc = {0, RUN_UC}, .ud = {0, RUN_UD}},
-        [SQD] = {true, .rc = {0, SQD_RC}, .uc = {0, SQD_UC}, .ud = {0, M(PKEY_INDEX) | M(QKEY)}},
+        [RTS] = RUNNING,
+        [SQD] = {true, .rc = {0, SQD_RC}, .uc = {0, SQD_UC}, .ud = {0, M(PKEY_INDEX) | M(QKEY)},
+                 .ini = {0, SQD_INI}, .tgt = {0, SQD_TGT}},
         [ERR] = {true},
     },
     [SQE] = { /* UC and UD; an RC QP never comes here */
@@ -87,13 +104,24 @@ static const struct transition table[ERR + 1][ERR + 1] = {
 };
 /* clang-format on */
 
+static const struct masks *masks_of(const struct transition *t, enum hca_qp_type type)
+{
+    switch (type) {
+    case HCA_QPT_RC: return &t->rc;
+    case HCA_QPT_UC: return &t->uc;
+    case HCA_QPT_UD: return &t->ud;
+    case HCA_QPT_XRC_SEND: return &t->ini;
+    case HCA_QPT_XRC_RECV: return &t->tgt;
+    }
+    must(!"a QP is of one of these types");
+    return NULL;
+}
+
 static int check_masks(const struct hca_qp *qp, enum hca_qp_state next, uint32_t mask)
 {
     const struct transition *t = &table[qp->state][next];
     if (!t->valid) return -EINVAL;
-    const struct masks *masks = qp->type == HCA_QPT_RC   ? &t->rc
-                                : qp->type == HCA_QPT_UC ? &t->uc
-                                                         : &t->ud;
+    const struct masks *masks = masks_of(t, qp->type);
     mask &= ~(uint32_t)HCA_QP_STATE;
     if ((mask & masks->required) != masks->required) return -EINVAL;
     if (mask & ~(masks->required | masks->optional)) return -EINVAL;
@@ -156,7 +184,7 @@ static void take_values(struct hca_qp *qp, const struct hca_qp_attr *a, uint32_t
 static void to_rtr(struct hca_qp *qp)
 {
     qp->state = RTR;
-    if (qp->type == HCA_QPT_RC) rc_to_rtr(qp);
+    if (qp_is_reliable(qp)) rc_to_rtr(qp);
     if (qp->type == HCA_QPT_UC) uc_to_rtr(qp);
 }
 
@@ -165,7 +193,7 @@ static void to_rts(struct hca_qp *qp)
     bool starts = qp->state == RTR;
     qp->state = RTS;
     qp->attr.sq_draining = false;
-    if (starts && qp->type == HCA_QPT_RC) rc_to_rts(qp);
+    if (starts && qp_is_reliable(qp)) rc_to_rts(qp);
     if (starts && qp->type == HCA_QPT_UC) uc_to_rts(qp);
     agenda_ready(qp);
 }
@@ -196,9 +224,9 @@ int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *
     case SQE: must(!"no transition leads here by request"); break;
     case ERR: qp_fail(qp, now); break;
     }
-    if (qp->type == HCA_QPT_RC && before == next && next >= RTS && next <= SQD)
+    if (qp_is_reliable(qp) && before == next && next >= RTS && next <= SQD)
         rc_attr_changed(qp);
-    else if (qp->type == HCA_QPT_RC && before == SQD && next == RTS)
+    else if (qp_is_reliable(qp) && before == SQD && next == RTS)
         rc_attr_changed(qp);
     cq_fail_overrun(hca, now);
     return 0;

@@ -92,17 +92,16 @@ void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr 
 {
     enum hca_qp_state s = qp->state;
     bool sends = s == HCA_QPS_RTS || s == HCA_QPS_SQD;
-    const struct roce_opcode *op = roce_opcode(h->opcode);
     detour_heard(qp, rx->member);
-    if (h->opcode >> 5 != ROCE_RC >> 5 || !(op->props & OP_KNOWN)) {
-        qp->hca->counters.rx_dropped++;
-    } else if (op->props & OP_RESPONSE) {
+    if (roce_opcode(h->opcode)->props & OP_RESPONSE) {
         if (sends) {
             rc_comp_input(qp, h, payload, len, now);
             keep_deadline(qp);
         } else {
             qp->hca->counters.rx_bad_state++;
         }
+    } else if (qp->type == HCA_QPT_XRC_SEND) {
+        qp->hca->counters.rx_dropped++; /* it answers nobody */
     } else if (sends || s == HCA_QPS_RTR) {
         if (s == HCA_QPS_RTR && !qp->comm_established) qp_comm_established(qp);
         rc_resp_input(qp, rx->member, h, payload, len, now);

@@ -170,7 +170,7 @@ void rc_comp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *p
     struct rc_req *r = &qp->rc.req;
     int32_t at = psn_diff(h->psn, r->una);
     if (at < 0 || psn_diff(h->psn, r->top) >= 0) return; /* a duplicate, or a ghost */
-    switch (h->opcode) {
+    switch (roce_op(h->opcode)) {
     case ROCE_ACK: on_ack(qp, h->aeth.syndrome, (uint32_t)at, now); return;
     case ROCE_ATOMIC_ACK:
         if (acknowledge(qp, (uint32_t)at, now)) on_atomic_response(qp, h->atomic_ack, now);

@@ -71,7 +71,7 @@ static bool within(const struct hca_qp *qp, const struct rc_resource *res, const
 void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h)
 {
     struct rc_resp *r = &qp->rc.resp;
-    bool atomic = h->opcode != ROCE_READ_REQUEST;
+    bool atomic = roce_op(h->opcode) != ROCE_READ_REQUEST;
     for (uint32_t i = 1; i <= RC_RESOURCES; i++) {
         struct rc_resource *res = at(r, r->tail - i);
         int32_t from = psn_diff(h->psn, res->psn);
@@ -146,7 +146,7 @@ static bool emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hc
     uint8_t *from = NULL;
     if (len > qp->mtu) len = qp->mtu;
     if (len) {
-        from = mr_at(qp->hca, qp->pd, res->rkey, res->va + offset, len, HCA_ACCESS_REMOTE_READ);
+        from = mr_at(qp->hca, res->pd, res->rkey, res->va + offset, len, HCA_ACCESS_REMOTE_READ);
         if (!from) return false;
     }
     bool last = res->cur + 1 == res->end;

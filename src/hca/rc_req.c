@@ -128,6 +128,7 @@ static bool emit_plain(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, wh
     h.solicited = last && (wr->flags & HCA_SEND_SOLICITED) && wr->opcode != HCA_WR_RDMA_WRITE;
     h.imm_be = wr->imm_be;
     h.ieth_rkey = wr->inv_rkey;
+    h.xrc_srqn = wr->xrc_srqn;
     h.reth.va = wr->remote_addr;
     h.reth.rkey = wr->rkey;
     h.reth.len = wqe->length;
@@ -198,6 +199,7 @@ static bool emit_read(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, whe
     h.reth.va = wqe->wr.remote_addr + ((uint64_t)r->send_pkt << mtu_shift(qp));
     h.reth.rkey = wqe->wr.rkey;
     h.reth.len = rc_payload(qp, wqe->length, r->send_pkt, n);
+    h.xrc_srqn = wqe->wr.xrc_srqn;
     tx->niov = 0;
     tx->payload_len = 0;
     qp_emit(qp, tx, &h);
@@ -218,6 +220,7 @@ static bool emit_atomic(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, w
     struct roce_hdr h = {.psn = r->next, .ackreq = true};
     h.atomic.va = wr->remote_addr;
     h.atomic.rkey = wr->rkey;
+    h.xrc_srqn = wr->xrc_srqn;
     if (wr->opcode == HCA_WR_ATOMIC_CMP_AND_SWP) {
         h.opcode = ROCE_CMP_SWAP;
         h.atomic.compare = wr->compare_add;

@@ -40,6 +40,19 @@ static void refuse(struct hca_qp *qp, uint8_t syndrome)
 
 /* ---- checks ------------------------------------------------------------------------------ */
 
+/* An XRC request names its SRQ, which must be there and of the target's domain; a message stays
+ * with the one that it began with (annex A14). */
+static uint8_t check_srq(struct hca_qp *qp, const struct roce_hdr *h)
+{
+    if (qp->type != HCA_QPT_XRC_RECV) return AETH_ACK;
+    struct hca_srq *srq = srq_find(qp->hca, h->xrc_srqn);
+    if (!srq || srq->xrcd != qp->xrcd) return AETH_NAK_INVALID_REQUEST;
+    if (qp->rc.resp.message != RC_NO_MESSAGE && srq != qp->srq) return AETH_NAK_INVALID_REQUEST;
+    if (srq->failed) return AETH_NAK_REMOTE_OPERATION;
+    qp->srq = srq;
+    return AETH_ACK;
+}
+
 /* IBTA 9.7.4.1.2 and 9.7.4.1.5: what may follow what, and what this QP allows. */
 static uint8_t check_opcode(const struct hca_qp *qp, uint32_t props)
 {
@@ -78,7 +91,7 @@ static uint8_t check_length(const struct hca_qp *qp, const struct roce_hdr *h, u
 /* IBTA 9.7.4.1.7: key, range and rights; a zero length has no key to check. */
 static uint8_t check_memory(const struct hca_qp *qp, const struct roce_hdr *h, uint32_t props)
 {
-    const uint32_t pd = qp->pd;
+    const uint32_t pd = qp_remote_pd(qp);
     if (props & OP_ATOMIC_REQ) {
         if (h->atomic.va & 7) return AETH_NAK_INVALID_REQUEST;
         return mr_at(qp->hca, pd, h->atomic.rkey, h->atomic.va, 8, HCA_ACCESS_REMOTE_ATOMIC)
@@ -105,7 +118,8 @@ static uint8_t take_recv(struct hca_qp *qp, uint32_t props)
 
 static uint8_t check(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props, size_t len)
 {
-    uint8_t verdict = check_opcode(qp, props);
+    uint8_t verdict = check_srq(qp, h);
+    if (verdict == AETH_ACK) verdict = check_opcode(qp, props);
     if (verdict == AETH_ACK) verdict = check_length(qp, h, props, len);
     if (verdict == AETH_ACK) verdict = check_memory(qp, h, props);
     if (verdict == AETH_ACK) verdict = take_recv(qp, props);
@@ -145,7 +159,7 @@ static void complete_recv(struct hca_qp *qp, const struct roce_hdr *h, uint32_t 
         wc.inv_rkey = h->ieth_rkey;
     }
     r->have_rwqe = false;
-    cq_push(qp->recv_cq, &wc, h->solicited, now);
+    cq_push(qp_recv_cq(qp), &wc, h->solicited, now);
 }
 
 /* The packet at epsn is executed; it took `n` PSNs. */
@@ -187,7 +201,7 @@ static void do_send(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props,
         }
     }
     r->offset += (uint32_t)len;
-    if ((props & OP_IETH) && !mr_invalidate(qp->hca, qp->pd, h->ieth_rkey)) {
+    if ((props & OP_IETH) && !mr_invalidate(qp->hca, qp_remote_pd(qp), h->ieth_rkey)) {
         refuse(qp, AETH_NAK_REMOTE_ACCESS);
         return;
     }
@@ -207,8 +221,8 @@ static void do_write(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props
     }
     if (len) {
         /* Each packet anew: the region may have gone since the first. */
-        uint8_t *to =
-            mr_at(qp->hca, qp->pd, r->rkey, r->va + r->offset, len, HCA_ACCESS_REMOTE_WRITE);
+        uint8_t *to = mr_at(qp->hca, qp_remote_pd(qp), r->rkey, r->va + r->offset, len,
+                            HCA_ACCESS_REMOTE_WRITE);
         if (!to) {
             refuse(qp, AETH_NAK_REMOTE_ACCESS);
             return;
@@ -230,6 +244,7 @@ static void do_read(struct hca_qp *qp, const struct roce_hdr *h)
     res->npsn = len ? (uint32_t)(((uint64_t)len + mtu - 1) >> __builtin_ctz(mtu)) : 1;
     res->psn = h->psn;
     res->va = h->reth.va;
+    res->pd = qp_remote_pd(qp);
     res->rkey = h->reth.rkey;
     res->length = len;
     res->end = res->npsn;
@@ -244,10 +259,10 @@ static void do_atomic(struct hca_qp *qp, const struct roce_hdr *h)
         refuse(qp, AETH_NAK_INVALID_REQUEST);
         return;
     }
-    uint64_t *word = (uint64_t *)(void *)mr_at(qp->hca, qp->pd, h->atomic.rkey, h->atomic.va, 8,
-                                               HCA_ACCESS_REMOTE_ATOMIC);
+    uint64_t *word = (uint64_t *)(void *)mr_at(qp->hca, qp_remote_pd(qp), h->atomic.rkey,
+                                               h->atomic.va, 8, HCA_ACCESS_REMOTE_ATOMIC);
     uint64_t old = h->atomic.compare;
-    if (h->opcode == ROCE_FETCH_ADD)
+    if (roce_op(h->opcode) == ROCE_FETCH_ADD)
         old = __atomic_fetch_add(word, h->atomic.swap_add, __ATOMIC_SEQ_CST);
     else
         __atomic_compare_exchange_n(word, &old, h->atomic.swap_add, false, __ATOMIC_SEQ_CST,
@@ -279,6 +294,13 @@ void rc_resp_stop(struct hca_qp *qp, when_t now)
     r->nak = 0;
     r->message = RC_NO_MESSAGE;
     r->emit = r->tail;
+}
+
+void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq)
+{
+    if (qp->type != HCA_QPT_XRC_RECV || qp->srq != srq) return;
+    qp->rc.resp.have_rwqe = false;
+    qp->srq = NULL;
 }
 
 void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, const uint8_t *payload,

@@ -6,6 +6,7 @@
 #include "hca/rq.h"
 
 struct hca_qp;
+struct hca_srq;
 
 /* A responder resource (IBTA 9.7.5.1.2): a READ or atomic that was executed, kept so that a
  * duplicate can be answered: a READ by reading again, an atomic from `result`, never by executing
@@ -15,7 +16,7 @@ struct rc_resource {
     uint32_t npsn;
     uint32_t cur, end;
     uint64_t va;
-    uint32_t rkey, length;
+    uint32_t pd, rkey, length;
     uint64_t result;
     bool atomic;
     bool fresh;  /* the next packet is the first of a response: RDMA READ response FIRST or ONLY */
@@ -55,6 +56,8 @@ void rc_resp_start(struct rc_resp *resp, psn_t first);
 void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, const uint8_t *payload, size_t len,
                    when_t now);
 void rc_resp_stop(struct hca_qp *qp, when_t now);
+/* An XRC SRQ is being destroyed, and a message that has taken a receive from it loses that. */
+void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq);
 
 /* rc_reply.c: responses out, READ data, atomic results and ACKs in the order of their requests. */
 size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);

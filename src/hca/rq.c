@@ -81,7 +81,7 @@ void rwqe_fail(struct hca_qp *qp, const struct rwqe *rwqe, enum hca_wc_status st
 {
     struct hca_wc wc = {
         .wr_id = rwqe->wr_id, .status = status, .opcode = HCA_WC_RECV, .qpn = qp->qpn};
-    cq_push(qp->recv_cq, &wc, false, now);
+    cq_push(qp_recv_cq(qp), &wc, false, now);
 }
 
 int rwqe_scatter(const struct hca_qp *qp, const struct rwqe *rwqe, uint32_t offset,

@@ -366,10 +366,11 @@ static void create_board(struct work *w, uint8_t h)
     }
     b->srq_depth = 24;
     for (uint8_t pd = 0; pd < 2; pd++) {
-        uint32_t wr = b->srq_depth, sge = BUF_MAX_PLOTS + 1;
+        struct hca_srq_init init = {
+            .pd = b->pd[pd], .max_wr = b->srq_depth, .max_sge = BUF_MAX_PLOTS + 1};
         if (!w->plan->srq[h][pd].receive) continue;
-        int rc = hca_srq_create(b->host->hca, b->pd[pd], &wr, &sge, 0, NULL, &b->srq[pd]);
-        must(rc == 0 && wr >= b->srq_depth && sge > BUF_MAX_PLOTS);
+        int rc = hca_srq_create(b->host->hca, &init, &b->srq[pd]);
+        must(rc == 0);
     }
     create_cqs(b);
 }

@@ -15,11 +15,12 @@ EXPORT struct ibv_srq *ibv_create_srq(struct ibv_pd *ibv, struct ibv_srq_init_at
     struct rb_srq *srq = calloc(1, sizeof *srq);
     if (!srq) return fail_with(ENOMEM);
     srq->f = ctx->f;
+    struct hca_srq_init hi = {
+        .pd = pd->num, .max_wr = init->attr.max_wr, .max_sge = init->attr.max_sge, .owner = srq};
     int rc = function_lock(ctx->f);
     if (rc == 0) {
         /* srq_limit has no meaning at creation, says ibv_create_srq(3) */
-        rc = hca_srq_create(ctx->f->hca, pd->num, &init->attr.max_wr, &init->attr.max_sge, 0, srq,
-                            &srq->hca);
+        rc = hca_srq_create(ctx->f->hca, &hi, &srq->hca);
         function_unlock(ctx->f);
     }
     if (rc) {

@@ -35,6 +35,9 @@ enum roce_op {
     ROCE_SEND_ONLY_INV = 0x17,
 };
 
+/* An opcode without its service. */
+static inline enum roce_op roce_op(uint8_t opcode) { return (enum roce_op)(opcode & 0x1f); }
+
 enum { /* properties */
     OP_KNOWN = 1 << 0,
     OP_FIRST = 1 << 1,   /* starts a message (ONLY has FIRST and LAST) */

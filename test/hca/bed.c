@@ -23,6 +23,7 @@ static void make_side(struct bed *bed, int side, enum hca_qp_type type,
     struct hca_qp_init init = {
         .type = type,
         .pd = bed->pd[side],
+        .xrcd = 1,
         .send_cq = bed->scq[side],
         .recv_cq = bed->rcq[side],
         .srq = make_srq && side == 1 ? make_srq(bed) : NULL,
@@ -103,15 +104,22 @@ static void into_sqe(struct bed *bed, int side)
 
 void bed_walk(struct bed *bed, int side, enum hca_qp_state state)
 {
-    static const uint32_t init[] = {
-        [HCA_QPT_RC] = HCA_QP_ACCESS_FLAGS, HCA_QP_ACCESS_FLAGS, HCA_QP_QKEY};
+    const uint32_t access = HCA_QP_ACCESS_FLAGS;
+    const uint32_t init[] = {[HCA_QPT_RC] = access,
+                             [HCA_QPT_UC] = access,
+                             [HCA_QPT_UD] = HCA_QP_QKEY,
+                             [HCA_QPT_XRC_SEND] = access,
+                             [HCA_QPT_XRC_RECV] = access};
     const uint32_t rtr_uc = HCA_QP_AV | HCA_QP_PATH_MTU | HCA_QP_DEST_QPN | HCA_QP_RQ_PSN;
-    const uint32_t rtr[] = {
-        [HCA_QPT_RC] = rtr_uc | HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER, rtr_uc, 0};
-    static const uint32_t rts[] = {[HCA_QPT_RC] = HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT |
-                                                  HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC,
-                                   0,
-                                   0};
+    const uint32_t rtr_rc = rtr_uc | HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER;
+    const uint32_t rtr[] = {[HCA_QPT_RC] = rtr_rc,
+                            [HCA_QPT_UC] = rtr_uc,
+                            [HCA_QPT_XRC_SEND] = rtr_uc,
+                            [HCA_QPT_XRC_RECV] = rtr_rc};
+    const uint32_t rts_rc =
+        HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC;
+    const uint32_t rts[] = {
+        [HCA_QPT_RC] = rts_rc, [HCA_QPT_XRC_SEND] = rts_rc, [HCA_QPT_XRC_RECV] = HCA_QP_TIMEOUT};
     enum hca_qp_type type = bed->qp[side]->type;
     if (state == HCA_QPS_ERR) step(bed, side, HCA_QPS_ERR, 0);
     if (state == HCA_QPS_RESET || state == HCA_QPS_ERR) return;

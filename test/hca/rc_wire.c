@@ -43,15 +43,24 @@ static void make_side(struct wire *w, int side, const struct wire_conf *c)
                                 ALL, &w->mr[side]),
                      0);
     wire_steer(w, side, 0);
-    uint32_t wr = 4096, sge = 4;
-    if (c->srq && side == 1)
-        assert_int_equal(hca_srq_create(hca, w->pd[1], &wr, &sge, 0, NULL, &w->srq), 0);
+    struct hca_srq_init srq = {.pd = w->pd[1], .max_wr = 4096, .max_sge = 4};
+    if (c->xrc) {
+        srq.xrcd = WIRE_XRCD;
+        srq.cq = w->rcq[1];
+    }
+    if ((c->srq || c->xrc) && side == 1) {
+        assert_int_equal(hca_srq_create(hca, &srq, &w->srq), 0);
+        w->xrc_srqn = hca_srq_num(w->srq);
+    }
     for (uint32_t i = 0; i < w->nqp; i++) {
-        struct hca_qp_init init = {.type = HCA_QPT_RC,
+        struct hca_qp_init init = {.type = !c->xrc     ? HCA_QPT_RC
+                                           : side == 0 ? HCA_QPT_XRC_SEND
+                                                       : HCA_QPT_XRC_RECV,
                                    .pd = w->pd[side],
                                    .send_cq = w->scq[side],
                                    .recv_cq = w->rcq[side],
-                                   .srq = side == 1 ? w->srq : NULL,
+                                   .xrcd = WIRE_XRCD,
+                                   .srq = side == 1 && !c->xrc ? w->srq : NULL,
                                    .cap = {.max_send_wr = c->max_wr ? c->max_wr : 256,
                                            .max_recv_wr = c->max_wr ? c->max_wr : 256,
                                            .max_send_sge = 4,
@@ -87,10 +96,14 @@ static void connect_qp(struct wire *w, int side, uint32_t i, const struct wire_c
         HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC |
             HCA_QP_SQ_PSN,
     };
+    const uint32_t not_ini = HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER;
+    const uint32_t not_tgt = HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC;
+    uint32_t without = !c->xrc ? 0 : side == 0 ? not_ini : not_tgt;
     for (int s = 0; s < 3; s++) {
         a.state = (enum hca_qp_state)(HCA_QPS_INIT + s);
-        assert_int_equal(
-            hca_qp_modify(w->hca[side], w->qp[side][i], &a, mask[s] | HCA_QP_STATE, w->now), 0);
+        assert_int_equal(hca_qp_modify(w->hca[side], w->qp[side][i], &a,
+                                       (mask[s] | HCA_QP_STATE) & ~without, w->now),
+                         0);
     }
 }
 
@@ -251,6 +264,7 @@ struct hca_send_wr wire_wr(const struct wire *w, int side, enum hca_wr_opcode op
                                 .opcode = op,
                                 .flags = HCA_SEND_SIGNALED,
                                 .imm_be = (uint32_t)id,
+                                .xrc_srqn = w->xrc_srqn,
                                 .remote_addr = (uintptr_t)w->mem[!side] + remote,
                                 .rkey = hca_mr_rkey(w->mr[!side])};
 }

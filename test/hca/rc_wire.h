@@ -15,6 +15,7 @@
 #define WIRE_MEM (4u << 20)
 #define WIRE_MAX_QP 64
 #define WIRE_LOG 65536
+#define WIRE_XRCD 9
 #define WIRE_DELAY_NS (10 * US_NS)
 
 enum fate { PASS, DROP, TWICE, LATE /* overtaken by what follows within 50 us */ };
@@ -35,6 +36,7 @@ struct wire {
     uint32_t pd[2];
     struct hca_cq *scq[2], *rcq[2];
     struct hca_srq *srq; /* side 1's, if wanted */
+    uint32_t xrc_srqn;   /* what wire_wr names: the SRQ's number; 0 without XRC */
     uint32_t nqp;
     struct hca_qp *qp[2][WIRE_MAX_QP];
     struct hca_mr *mr[2];
@@ -59,6 +61,7 @@ struct wire_conf {
     uint32_t psn;    /* of both sides */
     uint32_t nqp;    /* 0: 1 */
     bool srq, sig_none;
+    bool xrc; /* side 0: initiators; side 1: targets, and an XRC SRQ of domain WIRE_XRCD */
     uint32_t max_window, start_window, inflight_cap;
     uint32_t max_wr; /* 0: 256 */
 };

@@ -77,10 +77,10 @@ static void qp_numbers(void **state)
         assert_true((qpn & (HCA_MAX_QP - 1)) >= 2);
         assert_false(seen[qpn & (HCA_MAX_QP - 1)]);
         seen[qpn & (HCA_MAX_QP - 1)] = true;
-        assert_ptr_equal(qpt_find(bed.hca[0], qpn), qp);
-        assert_null(qpt_find(bed.hca[0], qpn + (1 << HCA_INDEX_BITS)));
+        assert_ptr_equal(numbers_find(bed.hca[0], &bed.hca[0]->qpns, qpn), qp);
+        assert_null(numbers_find(bed.hca[0], &bed.hca[0]->qpns, qpn + (1 << HCA_INDEX_BITS)));
         assert_int_equal(hca_qp_destroy(bed.hca[0], qp), 0);
-        assert_null(qpt_find(bed.hca[0], qpn));
+        assert_null(numbers_find(bed.hca[0], &bed.hca[0]->qpns, qpn));
     }
     bed_close(&bed);
 }

@@ -20,11 +20,15 @@ static uint32_t required(enum hca_qp_type type, int from, int to)
                (type == HCA_QPT_UD ? HCA_QP_QKEY : HCA_QP_ACCESS_FLAGS);
     if (from == INIT && to == RTR && type != HCA_QPT_UD)
         return HCA_QP_AV | HCA_QP_PATH_MTU | HCA_QP_DEST_QPN | HCA_QP_RQ_PSN |
-               (type == HCA_QPT_RC ? HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER : 0);
+               (type == HCA_QPT_RC || type == HCA_QPT_XRC_RECV
+                    ? HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER
+                    : 0);
     if (from == RTR && to == RTS)
-        return HCA_QP_SQ_PSN | (type == HCA_QPT_RC ? HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT |
-                                                         HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC
-                                                   : 0);
+        return HCA_QP_SQ_PSN |
+               (type == HCA_QPT_RC || type == HCA_QPT_XRC_SEND
+                    ? HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC
+                : type == HCA_QPT_XRC_RECV ? HCA_QP_TIMEOUT
+                                           : 0);
     return 0;
 }
 
@@ -64,7 +68,7 @@ static void check_pair(enum hca_qp_type type, int from, int to)
 static void check_type(enum hca_qp_type type)
 {
     for (int from = RESET; from < NSTATES; from++) {
-        if (from == SQE && type == HCA_QPT_RC) continue;
+        if (from == SQE && type != HCA_QPT_UC && type != HCA_QPT_UD) continue;
         for (int to = RESET; to < NSTATES; to++) check_pair(type, from, to);
     }
 }
@@ -72,6 +76,8 @@ static void check_type(enum hca_qp_type type)
 static void rc_pairs(void **state) { check_type(HCA_QPT_RC); }
 static void uc_pairs(void **state) { check_type(HCA_QPT_UC); }
 static void ud_pairs(void **state) { check_type(HCA_QPT_UD); }
+static void xrc_send_pairs(void **state) { check_type(HCA_QPT_XRC_SEND); }
+static void xrc_recv_pairs(void **state) { check_type(HCA_QPT_XRC_RECV); }
 
 static void optional_bits(void **state)
 {
@@ -88,6 +94,19 @@ static void optional_bits(void **state)
     bed_open(&bed, HCA_QPT_UD);
     assert_int_equal(modify(&bed, RTS, HCA_QP_QKEY), 0);
     assert_int_equal(modify(&bed, RTS, HCA_QP_ACCESS_FLAGS), -EINVAL);
+    bed_close(&bed);
+    bed_open(&bed, HCA_QPT_XRC_SEND);
+    assert_int_equal(modify(&bed, RTS, HCA_QP_ACCESS_FLAGS | HCA_QP_PATH_MIG_STATE), 0);
+    assert_int_equal(modify(&bed, RTS, HCA_QP_MIN_RNR_TIMER), -EINVAL); /* it never sends RNR */
+    assert_int_equal(modify(&bed, SQD, 0), 0);
+    assert_int_equal(modify(&bed, SQD, HCA_QP_MAX_DEST_RD_ATOMIC), -EINVAL);
+    assert_int_equal(modify(&bed, SQD, HCA_QP_RETRY_CNT | HCA_QP_MAX_QP_RD_ATOMIC), 0);
+    bed_close(&bed);
+    bed_open(&bed, HCA_QPT_XRC_RECV);
+    assert_int_equal(modify(&bed, RTS, HCA_QP_ACCESS_FLAGS | HCA_QP_MIN_RNR_TIMER), 0);
+    assert_int_equal(modify(&bed, SQD, 0), 0);
+    assert_int_equal(modify(&bed, SQD, HCA_QP_RETRY_CNT), -EINVAL);
+    assert_int_equal(modify(&bed, SQD, HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_TIMEOUT), 0);
     bed_close(&bed);
 }
 
@@ -160,6 +179,8 @@ int main(void)
         cmocka_unit_test(rc_pairs),
         cmocka_unit_test(uc_pairs),
         cmocka_unit_test(ud_pairs),
+        cmocka_unit_test(xrc_send_pairs),
+        cmocka_unit_test(xrc_recv_pairs),
         cmocka_unit_test(optional_bits),
         cmocka_unit_test(without_state_stays),
         cmocka_unit_test(cur_state_must_be_true),

@@ -8,9 +8,8 @@ static int srq_owner;
 
 static struct hca_srq *make(struct bed *b)
 {
-    uint32_t max_wr = 8, max_sge = 2;
-    assert_int_equal(hca_srq_create(b->hca[1], b->pd[1], &max_wr, &max_sge, 0, &srq_owner, &srq),
-                     0);
+    struct hca_srq_init init = {.pd = b->pd[1], .max_wr = 8, .max_sge = 2, .owner = &srq_owner};
+    assert_int_equal(hca_srq_create(b->hca[1], &init, &srq), 0);
     return srq;
 }
 

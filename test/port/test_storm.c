@@ -63,7 +63,7 @@ static void open_side(struct side *s, uint16_t function, uint8_t host)
                                   .start_window = 1 << 16,
                                   .inflight_cap = 1 << 20};
     struct steering table = {.generation = 1, .nmembers = 1};
-    uint32_t cqe = 4096, srq_wr = DEPTH, srq_sge = 2;
+    uint32_t cqe = 4096;
     s->gid = (struct gid){{[10] = 0xff, 0xff, 10, 0, 0, host}};
     s->hca = hca_new(&conf);
     assert_non_null(s->hca);
@@ -77,7 +77,8 @@ static void open_side(struct side *s, uint16_t function, uint8_t host)
     assert_int_equal(hca_mr_reg(s->hca, s->pd, s->closed, REGION, CLOSED_IOVA, 0, &s->closed_mr),
                      0);
     assert_int_equal(hca_cq_create(s->hca, &cqe, s, &s->cq), 0);
-    assert_int_equal(hca_srq_create(s->hca, s->pd, &srq_wr, &srq_sge, 0, s, &s->srq), 0);
+    struct hca_srq_init srq = {.pd = s->pd, .max_wr = DEPTH, .max_sge = 2, .owner = s};
+    assert_int_equal(hca_srq_create(s->hca, &srq, &s->srq), 0);
     for (int i = 0; i < NQP; i++) {
         struct hca_qp_init init = {.type = types[i],
                                    .pd = s->pd,
