@@ -26,9 +26,9 @@ struct numbers {
 };
 
 struct mr_table {
-    struct hca_mr **slot;
+    struct region **slot;
     uint32_t used, room; /* slots handed out ever, slots allocated; slot 0 stays empty */
-    struct list free;    /* hca_mr.free: least recently freed first */
+    struct list free;    /* region.link: least recently freed first */
 };
 
 struct hca {

@@ -40,6 +40,7 @@ struct hca_qp;
 struct hca_cq;
 struct hca_srq;
 struct hca_mr;
+struct hca_mw;
 
 /* ---- numbers ---------------------------------------------------------------------------- */
 
@@ -93,6 +94,8 @@ enum hca_access { /* enum ibv_access_flags */
     HCA_ACCESS_RELAXED_ORDERING = 1 << 20,
 };
 
+enum hca_mw_type { HCA_MW_TYPE_1 = 1, HCA_MW_TYPE_2 = 2 }; /* enum ibv_mw_type */
+
 enum hca_wr_opcode { /* enum ibv_wr_opcode */
     HCA_WR_RDMA_WRITE = 0,
     HCA_WR_RDMA_WRITE_WITH_IMM = 1,
@@ -102,6 +105,7 @@ enum hca_wr_opcode { /* enum ibv_wr_opcode */
     HCA_WR_ATOMIC_CMP_AND_SWP = 5,
     HCA_WR_ATOMIC_FETCH_AND_ADD = 6,
     HCA_WR_LOCAL_INV = 7,
+    HCA_WR_BIND_MW = 8,
     HCA_WR_SEND_WITH_INV = 9,
 };
 
@@ -118,6 +122,7 @@ enum hca_wc_status { /* enum ibv_wc_status */
     HCA_WC_LOC_QP_OP_ERR = 2,
     HCA_WC_LOC_PROT_ERR = 4,
     HCA_WC_WR_FLUSH_ERR = 5,
+    HCA_WC_MW_BIND_ERR = 6,
     HCA_WC_BAD_RESP_ERR = 7,
     HCA_WC_LOC_ACCESS_ERR = 8,
     HCA_WC_REM_INV_REQ_ERR = 9,
@@ -136,6 +141,7 @@ enum hca_wc_opcode { /* enum ibv_wc_opcode */
     HCA_WC_RDMA_READ = 2,
     HCA_WC_COMP_SWAP = 3,
     HCA_WC_FETCH_ADD = 4,
+    HCA_WC_BIND_MW = 5,
     HCA_WC_LOCAL_INV = 6,
     HCA_WC_RECV = 128,
     HCA_WC_RECV_RDMA_WITH_IMM = 129,
@@ -214,9 +220,17 @@ struct hca_send_wr {
     uint32_t flags;   /* enum hca_send_flags */
     uint32_t imm_be;
     uint32_t inv_rkey; /* SEND_WITH_INV, LOCAL_INV */
-    uint64_t remote_addr;
-    uint32_t rkey;
-    uint64_t compare_add, swap;
+    uint64_t remote_addr; /* BIND_MW: where in the region */
+    uint32_t rkey;        /* BIND_MW: the window's new one */
+    union {
+        struct {
+            uint64_t compare_add, swap;
+        };
+        struct { /* BIND_MW */
+            uint64_t bind_length; /* 0: type 1 is bound to nothing from now on */
+            uint32_t bind_lkey, bind_access;
+        };
+    };
     struct hca_ah ah; /* UD */
     qpn_t remote_qpn;
     uint32_t remote_qkey;
@@ -327,6 +341,9 @@ struct hca_conf {
     uint32_t max_window;    /* ceiling of a QP's byte window */
     uint32_t start_window;  /* where it starts; small where receive buffers are */
     uint32_t inflight_cap;  /* ceiling of the sum over all QPs, bytes */
+    /* Brings in the pages of [at, at + len), a part of a region on demand; false: some are not to be
+     * had, or not to be written. Asked at each access to such a region. NULL: they are all there. */
+    bool (*page_in)(void *at, size_t len, bool write);
 };
 
 /* NULL when memory is short. Until the first hca_steer every QP holds its packets. */
@@ -370,14 +387,39 @@ void hca_count_bad_rx(struct hca *hca);
 /* A protection domain is a number. */
 uint32_t hca_pd_alloc(struct hca *hca);
 
-/* Registers [addr, addr + length), reached remotely at `iova`. -EINVAL for access flags that the
- * man page of ibv_reg_mr forbids, wrapping ranges. The memory must stay mapped until
- * hca_mr_dereg. */
+/* Registers [addr, addr + length), reached by its keys at `iova`, or from 0 on with ZERO_BASED.
+ * -EINVAL for access flags that the man page of ibv_reg_mr forbids, wrapping ranges. The memory
+ * must stay mapped until hca_mr_dereg, but for ON_DEMAND: then hca_conf.page_in is asked, and
+ * [NULL, SIZE_MAX) is all there is. */
 int hca_mr_reg(struct hca *hca, uint32_t pd, void *addr, size_t length, uint64_t iova,
                uint32_t access, struct hca_mr **mr);
+/* ibv_alloc_null_mr(3): as lkey alone; any address reads zeros, what is written is dropped. */
+int hca_mr_reg_null(struct hca *hca, uint32_t pd, struct hca_mr **mr);
+/* All anew but the keys. An error leaves the region as it was: as above, -EBUSY while windows are
+ * bound to it, -EINVAL for the null region. */
+int hca_mr_rereg(struct hca *hca, struct hca_mr *mr, uint32_t pd, void *addr, size_t length,
+                 uint64_t iova, uint32_t access);
+/* -EBUSY while windows are bound to it. */
 int hca_mr_dereg(struct hca *hca, struct hca_mr *mr);
 uint32_t hca_mr_lkey(const struct hca_mr *mr);
 uint32_t hca_mr_rkey(const struct hca_mr *mr);
+
+/* A part of a region as an SGE names it. */
+struct hca_span {
+    void *at;
+    bool on_demand, writable;
+};
+/* -ENOENT no such lkey, -EINVAL it is a window's or the null region's, -EPERM of another PD,
+ * -EFAULT outside. */
+int hca_mr_span(const struct hca *hca, uint32_t pd, uint32_t lkey, uint64_t va, uint64_t len,
+                struct hca_span *span);
+
+/* A memory window, not bound. HCA_WR_BIND_MW binds it: rkey is the one it then has, of the same
+ * index, the tag the program's choice. */
+int hca_mw_alloc(struct hca *hca, uint32_t pd, enum hca_mw_type type, struct hca_mw **mw);
+/* Unbinds it first. */
+void hca_mw_dealloc(struct hca *hca, struct hca_mw *mw);
+uint32_t hca_mw_rkey(const struct hca_mw *mw);
 
 /* `owner` comes back from hca_next_notified and in events. *cqe: wanted in, given out. */
 int hca_cq_create(struct hca *hca, uint32_t *cqe, void *owner, struct hca_cq **cq);

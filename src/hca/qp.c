@@ -88,6 +88,7 @@ static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
     qp->srq = init->srq;
     qp->bucket = init->bucket;
     qp->member = hca->table.active[init->bucket];
+    list_init(&qp->windows);
     detour_reset(&qp->detour);
     qp->deadline = NEVER;
     qp->gap_from = NEVER;
@@ -242,6 +243,7 @@ void qp_to_reset(struct hca_qp *qp)
     if (qp_is_reliable(qp)) rc_reset(qp);
     if (qp->type == HCA_QPT_UC) uc_reset(qp);
     go_quiet(qp);
+    mw_forget_qp(qp);
     sq_clear(&qp->sq);
     qp->rq.head = qp->rq.tail = 0;
     if (qp->send_cq) cq_forget_qp(qp->send_cq, qp->qpn);
@@ -259,7 +261,7 @@ void qp_to_reset(struct hca_qp *qp)
 static bool opcode_allowed(const struct hca_qp *qp, enum hca_wr_opcode opcode)
 {
     const uint32_t ud = OP(SEND) | OP(SEND_WITH_IMM);
-    const uint32_t uc = ud | OP(RDMA_WRITE) | OP(RDMA_WRITE_WITH_IMM) | OP(LOCAL_INV);
+    const uint32_t uc = ud | OP(RDMA_WRITE) | OP(RDMA_WRITE_WITH_IMM) | OP(LOCAL_INV) | OP(BIND_MW);
     const uint32_t rc =
         uc | OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD) | OP(SEND_WITH_INV);
     uint32_t allowed = qp_is_reliable(qp) ? rc : qp->type == HCA_QPT_UC ? uc : ud;

@@ -8,7 +8,7 @@
  *   rc_resp.c rc_reply.c  the responder: requests -> memory, and ACKs, READ and atomic replies
  *   rc_timer.c when an RC requester must resend, and what it costs
  *   window.c   the byte window: growth and cut
- *   uc.c ud.c  the unacknowledged services                        mr.c cq.c srq.c  as named
+ *   uc.c ud.c  the unacknowledged services                        mr.c mw.c cq.c srq.c  as named
  *
  * One machine never writes another's fields: it reports a fact by a function named for it. */
 #ifndef RBOND_HCA_QP_H
@@ -48,6 +48,7 @@ struct hca_qp {
     struct list turn;              /* in hca->ready while it may have packets */
     struct list sent;              /* in hca->sent: UC and UD */
     struct list held;              /* in hca->held: RC */
+    struct list windows;           /* region.link: windows of type 2 bound to it */
     when_t deadline;               /* kept by agenda.c */
     uint32_t agenda_slot;          /* in hca->heap, plus 1; 0: not there */
     union {

@@ -50,6 +50,7 @@ static void advance(struct hca_qp *qp, uint32_t n, when_t now)
         r->una_pkt = 0;
         if (rc_is_read_or_atomic(wqe)) r->reads_open--;
         wqe_complete(qp, HCA_WC_SUCCESS, now);
+        rc_req_complete_local(qp, now);
     }
     retire_reads(r);
     if (psn_diff(r->next, r->una) < 0) { /* acknowledged ahead of its resend */

@@ -146,7 +146,8 @@ static bool emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hc
     uint8_t *from = NULL;
     if (len > qp->mtu) len = qp->mtu;
     if (len) {
-        from = mr_at(qp->hca, res->pd, res->rkey, res->va + offset, len, HCA_ACCESS_REMOTE_READ);
+        from = mr_remote_at(qp->hca, res->pd, qp->qpn, res->rkey, res->va + offset, len,
+                            HCA_ACCESS_REMOTE_READ);
         if (!from) return false;
     }
     bool last = res->cur + 1 == res->end;
@@ -180,12 +181,31 @@ static void emit_nak(struct hca_qp *qp, struct hca_tx *tx, when_t now)
     struct rc_resp *r = &qp->rc.resp;
     emit_ack(qp, tx, r->nak, r->nak_psn);
     r->nak = 0;
-    r->ack_due = false; /* a NAK acknowledges all before its PSN */
+    if (psn_diff(r->nak_psn, r->epsn) == 0) r->ack_due = false; /* it acknowledges all before */
     if (!r->dead) return;
     if (r->event >= 0)
         qp_fail_event(qp, (enum hca_event_type)r->event, now);
     else
         qp_fail(qp, now);
+}
+
+/* What a READ is of has gone. In the first answer that is the QP's last word. A duplicate may be a
+ * ghost, of a READ whose requester has its data and has had the window closed since: who still
+ * waits is told, but the QP lives on. */
+static void memory_has_gone(struct hca_qp *qp, struct rc_resource *res)
+{
+    struct rc_resp *r = &qp->rc.resp;
+    psn_t psn = psn_add(res->psn, res->cur);
+    if (!res->replay) {
+        qp->hca->counters.resp_remote_access_errors++;
+        rc_reply_fatal(qp, AETH_NAK_REMOTE_ACCESS, psn, HCA_EVENT_QP_ACCESS_ERR);
+        r->emit = r->tail;
+        return;
+    }
+    res->cur = res->end;
+    if (r->nak) return;
+    r->nak = AETH_NAK_REMOTE_ACCESS;
+    r->nak_psn = psn;
 }
 
 size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
@@ -198,11 +218,8 @@ size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t
         if (res->atomic) {
             emit_atomic_result(qp, res, &out[n]);
         } else if (!emit_read_data(qp, res, &out[n])) {
-            qp->hca->counters.resp_remote_access_errors++;
-            rc_reply_fatal(qp, AETH_NAK_REMOTE_ACCESS, psn_add(res->psn, res->cur),
-                           HCA_EVENT_QP_ACCESS_ERR);
-            r->emit = r->tail;
-            break;
+            memory_has_gone(qp, res);
+            continue;
         }
         n++;
     }

@@ -58,8 +58,10 @@ static void step(struct hca_qp *qp, const struct wqe *wqe, uint32_t n, uint32_t 
     must(psn_diff(r->top, r->una) <= RC_MAX_UNACKED);
     r->send_pkt += n;
     if (r->send_pkt == wqe->npsn) {
-        r->send_index++;
         r->send_pkt = 0;
+        /* A resend does not come to local ones: they are executed already. */
+        do r->send_index++;
+        while (r->send_index != qp->sq.next && wqe_is_local(sq_at(&qp->sq, r->send_index)));
     }
     window_sent(qp->hca, &qp->rc.window, cost);
 }
@@ -241,16 +243,24 @@ static bool emit_atomic(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, w
 
 /* ---- WQEs -------------------------------------------------------------------------------- */
 
-/* Executed locally when all before it is complete: its place in the order needs no PSN. */
-static bool local_invalidate(struct hca_qp *qp, const struct wqe *wqe, when_t now)
+/* Executed when all before it has been sent, so that what follows finds it done: no peer may have
+ * the key of a bind before. It completes in its turn. Only a fence makes it wait (IBTA 10.8.3.3).
+ */
+static bool execute_local(struct hca_qp *qp, const struct wqe *wqe, when_t now)
 {
-    if (qp->sq.head != qp->sq.next) return false;
-    if (!mr_invalidate(qp->hca, qp->pd, wqe->wr.inv_rkey))
-        return fault(qp, HCA_WC_LOC_QP_OP_ERR, now);
+    enum hca_wc_status status = mw_execute(qp, &wqe->wr);
+    if (status != HCA_WC_SUCCESS) return fault(qp, status, now);
     qp->sq.next++;
     qp->rc.req.send_index++;
-    wqe_complete(qp, HCA_WC_SUCCESS, now);
+    rc_req_complete_local(qp, now);
     return true;
+}
+
+void rc_req_complete_local(struct hca_qp *qp, when_t now)
+{
+    const struct sq *sq = &qp->sq;
+    while (sq->head != sq->next && wqe_is_local(sq_at(sq, sq->head)))
+        wqe_complete(qp, HCA_WC_SUCCESS, now);
 }
 
 /* HCA_WC_SUCCESS, or why this WQE can never be sent. */
@@ -279,7 +289,7 @@ static bool start_wqe(struct hca_qp *qp, when_t now)
     struct wqe *wqe = sq_at(&qp->sq, qp->sq.next);
     if (qp->state != HCA_QPS_RTS) return false;
     if ((wqe->wr.flags & HCA_SEND_FENCE) && r->reads_open) return false;
-    if (wqe->wr.opcode == HCA_WR_LOCAL_INV) return local_invalidate(qp, wqe, now);
+    if (wqe_is_local(wqe)) return execute_local(qp, wqe, now);
     enum hca_wc_status status = wqe_fault(qp, wqe);
     if (status != HCA_WC_SUCCESS) return fault(qp, status, now);
     wqe->first_psn = r->start;
@@ -306,7 +316,7 @@ size_t rc_req_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t n
     while (n < max) {
         if (r->send_index == qp->sq.next) {
             if (qp->sq.next == qp->sq.tail || !start_wqe(qp, now)) break;
-            if (r->send_index == qp->sq.next) continue; /* it was local, and is complete */
+            if (r->send_index == qp->sq.next) continue; /* it was local, and is executed */
         }
         struct wqe *wqe = sq_at(&qp->sq, r->send_index);
         bool sent;

@@ -56,6 +56,8 @@ size_t rc_req_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t n
 void rc_req_rewind(struct hca_qp *qp);
 /* The WQE at sq.head cannot go on: completes it so, the QP fails. */
 void rc_req_fail(struct hca_qp *qp, enum hca_wc_status status, when_t now);
+/* Completes the local WQEs at sq.head, which are executed and waited for their elders. */
+void rc_req_complete_local(struct hca_qp *qp, when_t now);
 /* Is something awaited from the peer, or held for want of a member? */
 bool rc_req_waits(const struct hca_qp *qp);
 

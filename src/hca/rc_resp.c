@@ -94,14 +94,15 @@ static uint8_t check_memory(const struct hca_qp *qp, const struct roce_hdr *h, u
     const uint32_t pd = qp_remote_pd(qp);
     if (props & OP_ATOMIC_REQ) {
         if (h->atomic.va & 7) return AETH_NAK_INVALID_REQUEST;
-        return mr_at(qp->hca, pd, h->atomic.rkey, h->atomic.va, 8, HCA_ACCESS_REMOTE_ATOMIC)
+        return mr_remote_grants(qp->hca, pd, qp->qpn, h->atomic.rkey, h->atomic.va, 8,
+                                HCA_ACCESS_REMOTE_ATOMIC)
                    ? AETH_ACK
                    : AETH_NAK_REMOTE_ACCESS;
     }
     if (!(props & OP_RETH) || h->reth.len == 0) return AETH_ACK;
     if (h->reth.len > HCA_MAX_MSG) return AETH_NAK_INVALID_REQUEST;
     uint32_t right = props & OP_READ_REQ ? HCA_ACCESS_REMOTE_READ : HCA_ACCESS_REMOTE_WRITE;
-    return mr_at(qp->hca, pd, h->reth.rkey, h->reth.va, h->reth.len, right)
+    return mr_remote_grants(qp->hca, pd, qp->qpn, h->reth.rkey, h->reth.va, h->reth.len, right)
                ? AETH_ACK
                : AETH_NAK_REMOTE_ACCESS;
 }
@@ -201,7 +202,7 @@ static void do_send(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props,
         }
     }
     r->offset += (uint32_t)len;
-    if ((props & OP_IETH) && !mr_invalidate(qp->hca, qp_remote_pd(qp), h->ieth_rkey)) {
+    if ((props & OP_IETH) && !mw_invalidate(qp, h->ieth_rkey)) {
         refuse(qp, AETH_NAK_REMOTE_ACCESS);
         return;
     }
@@ -221,8 +222,8 @@ static void do_write(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props
     }
     if (len) {
         /* Each packet anew: the region may have gone since the first. */
-        uint8_t *to = mr_at(qp->hca, qp_remote_pd(qp), r->rkey, r->va + r->offset, len,
-                            HCA_ACCESS_REMOTE_WRITE);
+        uint8_t *to = mr_remote_at(qp->hca, qp_remote_pd(qp), qp->qpn, r->rkey, r->va + r->offset,
+                                   len, HCA_ACCESS_REMOTE_WRITE);
         if (!to) {
             refuse(qp, AETH_NAK_REMOTE_ACCESS);
             return;
@@ -254,13 +255,19 @@ static void do_read(struct hca_qp *qp, const struct roce_hdr *h)
 
 static void do_atomic(struct hca_qp *qp, const struct roce_hdr *h)
 {
+    uint64_t *word =
+        (uint64_t *)(void *)mr_remote_at(qp->hca, qp_remote_pd(qp), qp->qpn, h->atomic.rkey,
+                                         h->atomic.va, 8, HCA_ACCESS_REMOTE_ATOMIC);
+    /* Not there: a page on demand. Not aligned: behind an odd iova. */
+    if (!word || ((uintptr_t)word & 7)) {
+        refuse(qp, word ? AETH_NAK_INVALID_REQUEST : AETH_NAK_REMOTE_ACCESS);
+        return;
+    }
     struct rc_resource *res = rc_reply_new(qp);
     if (!res) {
         refuse(qp, AETH_NAK_INVALID_REQUEST);
         return;
     }
-    uint64_t *word = (uint64_t *)(void *)mr_at(qp->hca, qp_remote_pd(qp), h->atomic.rkey,
-                                               h->atomic.va, 8, HCA_ACCESS_REMOTE_ATOMIC);
     uint64_t old = h->atomic.compare;
     if (roce_op(h->opcode) == ROCE_FETCH_ADD)
         old = __atomic_fetch_add(word, h->atomic.swap_add, __ATOMIC_SEQ_CST);

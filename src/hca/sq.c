@@ -129,6 +129,7 @@ static enum hca_wc_opcode wc_opcode(enum hca_wr_opcode opcode)
     case HCA_WR_ATOMIC_CMP_AND_SWP: return HCA_WC_COMP_SWAP;
     case HCA_WR_ATOMIC_FETCH_AND_ADD: return HCA_WC_FETCH_ADD;
     case HCA_WR_LOCAL_INV: return HCA_WC_LOCAL_INV;
+    case HCA_WR_BIND_MW: return HCA_WC_BIND_MW;
     }
     must(!"a posted opcode is one of these");
     return HCA_WC_SEND;

@@ -34,6 +34,11 @@ static inline bool sq_is_empty(const struct sq *sq) { return sq->head == sq->tai
 /* -ENOMEM full; -EINVAL SGE count or inline length. */
 int sq_push(struct sq *sq, const struct hca_send_wr *wr);
 void sq_clear(struct sq *sq);
+/* Executed by the adapter alone, without a packet: it takes no PSN. */
+static inline bool wqe_is_local(const struct wqe *wqe)
+{
+    return wqe->wr.opcode == HCA_WR_LOCAL_INV || wqe->wr.opcode == HCA_WR_BIND_MW;
+}
 
 struct hca_qp;
 /* Fills iov with `len` bytes of the WQE's payload from `offset`; returns the count of pieces, or a

@@ -96,10 +96,15 @@ size_t uc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
         const struct wqe *wqe = sq_at(sq, sq->next);
         if (qp->state != HCA_QPS_RTS && !(qp->state == HCA_QPS_SQD && qp->uc.send_offset > 0))
             break;
-        if (wqe->wr.opcode == HCA_WR_LOCAL_INV) {
-            /* No key here can be invalidated: see mr_invalidate. */
-            fail_send(qp, HCA_WC_LOC_QP_OP_ERR, now);
-            break;
+        if (wqe_is_local(wqe)) {
+            enum hca_wc_status status = mw_execute(qp, &wqe->wr);
+            if (status != HCA_WC_SUCCESS) {
+                fail_send(qp, status, now);
+                break;
+            }
+            sq->next++;
+            qp_sent(qp);
+            continue;
         }
         if (qp->member == STEER_NO_MEMBER)
             lose_rest(qp, wqe);
@@ -171,9 +176,9 @@ static bool start(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props)
     uc->length = h->reth.len;
     /* The key of a WRITE of no bytes is not looked at (IBTA 9.7.4.1.5). */
     if (uc->length > HCA_MAX_MSG ||
-        (uc->length > 0 &&
-         (!(qp->attr.access & HCA_ACCESS_REMOTE_WRITE) ||
-          !mr_at(qp->hca, qp->pd, uc->rkey, uc->va, uc->length, HCA_ACCESS_REMOTE_WRITE)))) {
+        (uc->length > 0 && (!(qp->attr.access & HCA_ACCESS_REMOTE_WRITE) ||
+                            !mr_remote_grants(qp->hca, qp->pd, qp->qpn, uc->rkey, uc->va,
+                                              uc->length, HCA_ACCESS_REMOTE_WRITE)))) {
         c->resp_remote_access_errors++;
         return false;
     }
@@ -199,8 +204,8 @@ static bool place(struct hca_qp *qp, uint32_t props, const uint8_t *payload, siz
             return false;
         }
         /* Again for each packet: the region may have gone meanwhile. */
-        uint8_t *to = len ? mr_at(qp->hca, qp->pd, uc->rkey, uc->va + uc->offset, len,
-                                  HCA_ACCESS_REMOTE_WRITE)
+        uint8_t *to = len ? mr_remote_at(qp->hca, qp->pd, qp->qpn, uc->rkey, uc->va + uc->offset,
+                                         len, HCA_ACCESS_REMOTE_WRITE)
                           : NULL;
         if (len && !to) {
             drop_message(qp, &c->resp_remote_access_errors);

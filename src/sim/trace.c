@@ -83,6 +83,7 @@ const char *wc_status_name(enum hca_wc_status s)
     switch (s) {
     case HCA_WC_SUCCESS: return "SUCCESS";
     case HCA_WC_LOC_LEN_ERR: return "LOC_LEN_ERR";
+    case HCA_WC_MW_BIND_ERR: return "MW_BIND_ERR";
     case HCA_WC_LOC_QP_OP_ERR: return "LOC_QP_OP_ERR";
     case HCA_WC_LOC_PROT_ERR: return "LOC_PROT_ERR";
     case HCA_WC_WR_FLUSH_ERR: return "WR_FLUSH_ERR";
@@ -111,6 +112,7 @@ const char *wr_opcode_name(enum hca_wr_opcode op)
     case HCA_WR_ATOMIC_CMP_AND_SWP: return "CMP_SWAP";
     case HCA_WR_ATOMIC_FETCH_AND_ADD: return "FETCH_ADD";
     case HCA_WR_LOCAL_INV: return "LOCAL_INV";
+    case HCA_WR_BIND_MW: return "BIND_MW";
     case HCA_WR_SEND_WITH_INV: return "SEND_WITH_INV";
     }
     return "unknown";

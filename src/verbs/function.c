@@ -1,6 +1,7 @@
 /* See function.h: opens a function, drives its adapter, survives fork. */
 #include "verbs/function.h"
 #include "base/must.h"
+#include "verbs/pages.h"
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -314,7 +315,8 @@ static int ask(struct function *f, const char *device)
 
 static int build(struct function *f)
 {
-    struct hca_conf conf = {.function = (uint16_t)f->opened.function, .seed = f->opened.key_seed};
+    struct hca_conf conf = {
+        .function = (uint16_t)f->opened.function, .seed = f->opened.key_seed, .page_in = pages_in};
 
     set_windows(&conf, f->opened.rcvbuf);
     f->hca = hca_new(&conf);

@@ -2,67 +2,31 @@
  * registering must find out what the kernel would by pinning, that the range is mapped and may be
  * written. */
 #include "verbs/function.h"
+#include "verbs/pages.h"
 #include "verbs/real.h"
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova
 
-#ifndef MADV_POPULATE_READ /* Linux 5.14 */
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
+#define WRITES                                                                                     \
+    ((unsigned)(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC))
 
-#define WRITES (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
+static bool access_writes(unsigned access) { return access & WRITES; }
 
-/* Does this kernel know MADV_POPULATE_*? EINVAL means two things otherwise. */
-static bool can_populate(void)
+/* The whole address space, as ibv_reg_mr(3) has it. */
+static bool is_implicit(const void *addr, size_t length, unsigned access)
 {
-    static _Atomic int known; /* 0: not asked yet, 1 yes, 2 no */
-    int k = atomic_load_explicit(&known, memory_order_relaxed);
-
-    if (k == 0) {
-        size_t page = (size_t)sysconf(_SC_PAGESIZE);
-        void *at = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        k = at != MAP_FAILED && madvise(at, page, MADV_POPULATE_READ) == 0 ? 1 : 2;
-        if (at != MAP_FAILED) munmap(at, page);
-        atomic_store_explicit(&known, k, memory_order_relaxed);
-    }
-    return k == 1;
+    return (access & IBV_ACCESS_ON_DEMAND) && !addr && length == SIZE_MAX;
 }
 
-/* Is every page of [from, to) mapped? */
-static bool is_mapped(uintptr_t from, uintptr_t to, uintptr_t page)
+/* 0, or an errno where the memory cannot be registered so. On demand nothing need be there yet. */
+static int check_memory(void *addr, size_t length, uint64_t iova, unsigned access)
 {
-    unsigned char resident[4096];
-    const uintptr_t step = sizeof resident * page;
-
-    for (; from < to; from += step) {
-        size_t len = to - from < step ? to - from : step;
-        if (mincore((void *)from, len, resident) != 0 && errno == ENOMEM) return false;
-    }
-    return true;
-}
-
-/* Is [addr, addr + length) there with these rights? Brings its pages in, too, as pinning would, so
- * that the data path takes no faults; on demand it only looks. 0 or an errno. */
-static int probe(void *addr, size_t length, unsigned access)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t from = (uintptr_t)addr & ~(page - 1);
-    uintptr_t to = ((uintptr_t)addr + length + page - 1) & ~(page - 1);
-
-    if (length == 0) return 0;
-    if (to <= from) return EINVAL; /* wraps */
-    if (!can_populate() || (access & IBV_ACCESS_ON_DEMAND))
-        return is_mapped(from, to, page) ? 0 : EFAULT;
-    int advice = access & WRITES ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
-    int rc;
-    do rc = madvise((void *)from, to - from, advice);
-    while (rc && (errno == EINTR || errno == EAGAIN));
-    return rc ? EFAULT : 0;
+    if (!(access & IBV_ACCESS_ON_DEMAND)) return pages_probe(addr, length, access_writes(access));
+    if (!pages_on_demand()) return EOPNOTSUPP;
+    if (is_implicit(addr, length, access) && (iova || (access & IBV_ACCESS_HUGETLB))) return EINVAL;
+    return 0;
 }
 
 static struct ibv_mr *reg(struct ibv_pd *ibv, void *addr, size_t length, uint64_t iova,
@@ -74,7 +38,7 @@ static struct ibv_mr *reg(struct ibv_pd *ibv, void *addr, size_t length, uint64_
 
     /* Of the optional flags (they may be ignored, says ibv_reg_mr(3)) one has a meaning here. */
     access &= ~(IBV_ACCESS_OPTIONAL_RANGE & ~(unsigned)IBV_ACCESS_RELAXED_ORDERING);
-    int rc = probe(addr, length, access);
+    int rc = check_memory(addr, length, iova, access);
     if (rc) return fail_with(rc);
     struct rb_mr *mr = calloc(1, sizeof *mr);
     if (!mr) return fail_with(ENOMEM);

@@ -5,6 +5,7 @@
  *   device.c context.c          the list, opening            real.c         the real libibverbs
  *   function.c worker.c         the adapter's driver         publish.c      its counters page
  *   hold.c                      acknowledgements that wait for company
+ *   pages.c                     the program's memory, page by page
  *   pd.c mr.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported
  */
