@@ -30,6 +30,12 @@ int rbonddv_query_qp_affinity(struct ibv_qp *qp, uint8_t *configured, uint8_t *a
  * mlx5dv_modify_qp_lag_port(3). */
 int rbonddv_modify_qp_affinity(struct ibv_qp *qp, uint8_t member);
 
+/* What an allocator of ibv_alloc_parent_domain(3) is asked for, its `resource_type`. */
+enum rbonddv_resource_type {
+    RBONDDV_RESOURCE_QP = 1, /* the send queue, and the receive queue unless the QP has an SRQ */
+    RBONDDV_RESOURCE_CQ = 2,
+};
+
 #ifdef __cplusplus
 }
 #endif

@@ -49,6 +49,7 @@ struct hca {
     struct list events;   /* event_source.node */
     struct list notified; /* hca_cq.notified */
     struct list overrun;  /* hca_cq.overrun_node: their QPs are to fail */
+    struct list moderated; /* hca_cq.moderation.node: their events are held back, first due first */
 
     struct list qps, cqs, srqs; /* all there are */
     uint32_t nqps;

@@ -7,26 +7,32 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static struct hca_wc *ring_new(uint32_t *cqe)
+static uint32_t entries_for(uint32_t cqe)
 {
-    if (*cqe == 0 || *cqe > HCA_MAX_CQE) return NULL;
     uint32_t entries = 1;
-    while (entries < *cqe) entries *= 2;
-    *cqe = entries;
-    return calloc(entries, sizeof(struct hca_wc));
+    while (entries < cqe) entries *= 2;
+    return entries;
 }
 
-int hca_cq_create(struct hca *hca, uint32_t *cqe, void *owner, struct hca_cq **out)
+size_t hca_cq_bytes(uint32_t cqe)
+{
+    if (cqe == 0 || cqe > HCA_MAX_CQE) return 0;
+    return entries_for(cqe) * sizeof(struct hca_wc);
+}
+
+int hca_cq_create_in(struct hca *hca, uint32_t *cqe, void *owner, void *ring, struct hca_cq **out)
 {
     if (*cqe == 0 || *cqe > HCA_MAX_CQE) return -EINVAL;
     struct hca_cq *cq = aligned_alloc(alignof(struct hca_cq), sizeof *cq);
     if (!cq) return -ENOMEM;
     memset(cq, 0, sizeof *cq);
-    cq->ring = ring_new(cqe);
-    if (!cq->ring) {
+    if (!ring) ring = cq->own = calloc(1, hca_cq_bytes(*cqe));
+    if (!ring) {
         free(cq);
         return -ENOMEM;
     }
+    cq->ring = ring;
+    *cqe = entries_for(*cqe);
     cq->mask = *cqe - 1;
     cq->hca = hca;
     cq->events.owner = owner;
@@ -35,30 +41,46 @@ int hca_cq_create(struct hca *hca, uint32_t *cqe, void *owner, struct hca_cq **o
     return 0;
 }
 
+int hca_cq_create(struct hca *hca, uint32_t *cqe, void *owner, struct hca_cq **out)
+{
+    return hca_cq_create_in(hca, cqe, owner, NULL, out);
+}
+
+void hca_cq_ignore_overrun(struct hca_cq *cq) { cq->ignore_overrun = true; }
+
 int hca_cq_destroy(struct hca *hca, struct hca_cq *cq)
 {
     if (cq->users) return -EBUSY;
     event_forget(&cq->events);
     list_del(&cq->notified);
     list_del(&cq->overrun_node);
+    list_del(&cq->moderation.node);
     list_del(&cq->all);
-    free(cq->ring);
+    free(cq->own);
     free(cq);
+    return 0;
+}
+
+int hca_cq_resize_in(struct hca *hca, struct hca_cq *cq, uint32_t *cqe, void *ring)
+{
+    uint32_t head = atomic_load_explicit(&cq->head, memory_order_relaxed);
+    uint32_t tail = atomic_load_explicit(&cq->tail, memory_order_relaxed);
+    if (*cqe == 0 || *cqe > HCA_MAX_CQE || *cqe < tail - head) return -EINVAL;
+    void *own = ring ? NULL : calloc(1, hca_cq_bytes(*cqe));
+    struct hca_wc *to = ring ? ring : own;
+    if (!to) return -ENOMEM;
+    *cqe = entries_for(*cqe);
+    for (uint32_t i = head; i != tail; i++) to[i & (*cqe - 1)] = cq->ring[i & cq->mask];
+    free(cq->own);
+    cq->own = own;
+    cq->ring = to;
+    cq->mask = *cqe - 1;
     return 0;
 }
 
 int hca_cq_resize(struct hca *hca, struct hca_cq *cq, uint32_t *cqe)
 {
-    uint32_t head = atomic_load_explicit(&cq->head, memory_order_relaxed);
-    uint32_t tail = atomic_load_explicit(&cq->tail, memory_order_relaxed);
-    if (*cqe == 0 || *cqe > HCA_MAX_CQE || *cqe < tail - head) return -EINVAL;
-    struct hca_wc *ring = ring_new(cqe);
-    if (!ring) return -ENOMEM;
-    for (uint32_t i = head; i != tail; i++) ring[i & (*cqe - 1)] = cq->ring[i & cq->mask];
-    free(cq->ring);
-    cq->ring = ring;
-    cq->mask = *cqe - 1;
-    return 0;
+    return hca_cq_resize_in(hca, cq, cqe, NULL);
 }
 
 int hca_cq_poll(struct hca_cq *cq, struct hca_wc *wc, int max)
@@ -100,6 +122,8 @@ void *hca_next_notified(struct hca *hca)
 static void fire(struct hca_cq *cq)
 {
     cq->armed = CQ_NOT_ARMED;
+    cq->moderation.held = 0;
+    list_del(&cq->moderation.node);
     if (list_empty(&cq->notified)) list_add_tail(&cq->hca->notified, &cq->notified);
 }
 
@@ -109,6 +133,54 @@ void hca_cq_left(struct hca *hca, struct hca_cq *cq)
     uint32_t tail = atomic_load_explicit(&cq->tail, memory_order_relaxed);
     if (cq->armed == CQ_ARMED_ANY && head != tail) fire(cq);
 }
+
+/* ---- moderation -------------------------------------------------------------------------- */
+
+void hca_cq_moderate(struct hca *hca, struct hca_cq *cq, uint32_t count, uint64_t period_ns)
+{
+    cq->moderation.count = count;
+    cq->moderation.period_ns = period_ns;
+    if (cq->moderation.held) fire(cq); /* by the old rule it might never come */
+}
+
+/* Among those held back, behind all that are due before. */
+static void hold(struct hca_cq *cq, when_t now)
+{
+    struct cq_moderation *m = &cq->moderation;
+    struct list *at = cq->hca->moderated.prev;
+
+    m->due = m->period_ns ? when_add(now, m->period_ns) : NEVER;
+    while (at != &cq->hca->moderated &&
+           when_before(m->due, container_of(at, struct hca_cq, moderation.node)->moderation.due))
+        at = at->prev;
+    list_add_tail(at->next, &m->node);
+}
+
+/* An armed CQ got what it is armed for. */
+static void wanted(struct hca_cq *cq, when_t now)
+{
+    struct cq_moderation *m = &cq->moderation;
+
+    m->held++;
+    if ((m->count == 0 && m->period_ns == 0) || (m->count != 0 && m->held >= m->count))
+        fire(cq);
+    else if (m->held == 1)
+        hold(cq, now);
+}
+
+when_t cq_moderation_deadline(const struct hca *hca)
+{
+    if (list_empty(&hca->moderated)) return NEVER;
+    return container_of(hca->moderated.next, struct hca_cq, moderation.node)->moderation.due;
+}
+
+void cq_moderation_expire(struct hca *hca, when_t now)
+{
+    while (when_due(cq_moderation_deadline(hca), now))
+        fire(container_of(hca->moderated.next, struct hca_cq, moderation.node));
+}
+
+/* ---- completing -------------------------------------------------------------------------- */
 
 static void overrun(struct hca_cq *cq)
 {
@@ -133,7 +205,7 @@ void cq_push(struct hca_cq *cq, const struct hca_wc *wc, bool solicited, when_t 
         /* Acquire: pairs with the release of `head` in hca_cq_poll. */
         cq->head_seen = atomic_load_explicit(&cq->head, memory_order_acquire);
         if (tail - cq->head_seen > cq->mask) {
-            overrun(cq);
+            if (!cq->ignore_overrun) overrun(cq);
             return;
         }
     }
@@ -144,7 +216,7 @@ void cq_push(struct hca_cq *cq, const struct hca_wc *wc, bool solicited, when_t 
     atomic_store_explicit(&cq->tail, tail + 1, memory_order_release);
     if (cq->armed == CQ_ARMED_ANY ||
         (cq->armed == CQ_ARMED_SOLICITED && (solicited || wc->status != HCA_WC_SUCCESS)))
-        fire(cq);
+        wanted(cq, now);
 }
 
 void cq_forget_qp(struct hca_cq *cq, qpn_t qpn)

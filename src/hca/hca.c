@@ -23,9 +23,9 @@ struct hca *hca_new(const struct hca_conf *conf)
     hca->random = conf->seed;
     memset(hca->table.home, STEER_NO_MEMBER, sizeof hca->table.home);
     memset(hca->table.active, STEER_NO_MEMBER, sizeof hca->table.active);
-    struct list *heads[] = {&hca->ready,    &hca->sent,    &hca->held,    &hca->events,
-                            &hca->notified, &hca->overrun, &hca->starved, &hca->qps,
-                            &hca->cqs,      &hca->srqs,    &hca->mrs.free};
+    struct list *heads[] = {&hca->ready,    &hca->sent,    &hca->held,      &hca->events,
+                            &hca->notified, &hca->overrun, &hca->moderated, &hca->starved,
+                            &hca->qps,      &hca->cqs,     &hca->srqs,      &hca->mrs.free};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) list_init(heads[i]);
     hca->qpns.cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
     hca->srqns.cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
@@ -201,7 +201,8 @@ bool hca_acks_held(const struct hca *hca) { return !list_empty(&hca->held); }
 when_t hca_deadline(const struct hca *hca)
 {
     if (!list_empty(&hca->sent)) return (when_t){0};
-    return hca->heap_len ? hca->heap[0]->deadline : NEVER;
+    when_t moderated = cq_moderation_deadline(hca);
+    return hca->heap_len ? when_min(hca->heap[0]->deadline, moderated) : moderated;
 }
 
 void hca_expire(struct hca *hca, when_t now)
@@ -218,6 +219,7 @@ void hca_expire(struct hca *hca, when_t now)
         else
             agenda_ready(qp); /* held by its pace */
     }
+    cq_moderation_expire(hca, now);
     cq_fail_overrun(hca, now);
 }
 

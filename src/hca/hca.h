@@ -196,6 +196,8 @@ struct hca_qp_init {
     struct hca_qp_cap cap; /* in: wanted; hca_qp_create writes what was given, at least as much */
     bool sq_sig_all;
     uint8_t bucket;       /* the affinity bucket in the steering table */
+    void *queues;         /* room for the work queues: hca_qp_bytes() zeroes, aligned as malloc does,
+                             the caller's again after hca_qp_destroy; NULL: the adapter's own */
     void *owner;          /* the caller's, returned in events */
 };
 
@@ -423,10 +425,22 @@ uint32_t hca_mw_rkey(const struct hca_mw *mw);
 
 /* `owner` comes back from hca_next_notified and in events. *cqe: wanted in, given out. */
 int hca_cq_create(struct hca *hca, uint32_t *cqe, void *owner, struct hca_cq **cq);
+/* What the ring of such a CQ takes; 0 where hca_cq_create would refuse it. */
+size_t hca_cq_bytes(uint32_t cqe);
+/* The same with its ring in memory of the caller's: hca_cq_bytes(*cqe) bytes, aligned as malloc
+ * does, the caller's again after hca_cq_destroy or a resize. */
+int hca_cq_create_in(struct hca *hca, uint32_t *cqe, void *owner, void *ring, struct hca_cq **cq);
+/* From now on what finds the CQ full is lost without a word (IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN). */
+void hca_cq_ignore_overrun(struct hca_cq *cq);
+/* Holds the events of the armed CQ back until `count` completions have come or `period_ns` has
+ * passed since the first; 0: that one does not count (ibv_modify_cq(3)). An event that is held back
+ * now fires. */
+void hca_cq_moderate(struct hca *hca, struct hca_cq *cq, uint32_t count, uint64_t period_ns);
 /* -EBUSY while a QP uses it. */
 int hca_cq_destroy(struct hca *hca, struct hca_cq *cq);
 /* -EINVAL below the number of completions waiting. */
 int hca_cq_resize(struct hca *hca, struct hca_cq *cq, uint32_t *cqe);
+int hca_cq_resize_in(struct hca *hca, struct hca_cq *cq, uint32_t *cqe, void *ring);
 /* Takes up to `max` completions. The only call that needs no owner's lock: one consumer at a time
  * may run beside any other call on the hca, resize and destroy excepted. A CQ that has overrun
  * gives -EOVERFLOW once what it holds is taken. */
@@ -448,6 +462,8 @@ void hca_srq_query(const struct hca_srq *srq, uint32_t *max_wr, uint32_t *max_sg
 int hca_srq_destroy(struct hca *hca, struct hca_srq *srq);
 int hca_srq_post(struct hca *hca, struct hca_srq *srq, const struct hca_recv_wr *wr);
 
+/* What the work queues of such a QP take; 0 where hca_qp_create would refuse it. */
+size_t hca_qp_bytes(const struct hca_qp_init *init);
 int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **qp);
 int hca_qp_destroy(struct hca *hca, struct hca_qp *qp);
 int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *attr, uint32_t mask,

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { DEFAULT_HOP_LIMIT = 64 };
+enum { DEFAULT_HOP_LIMIT = 64, QUEUE_ALIGN = 64 };
 
 /* ---- creation --------------------------------------------------------------------------- */
 
@@ -58,6 +58,20 @@ static void settle_init(struct hca_qp_init *init)
     if (cap->max_recv_sge == 0) cap->max_recv_sge = 1;
 }
 
+/* Where the receive queue begins in memory that the owner gives. */
+static size_t recv_offset(const struct hca_qp_init *init)
+{
+    return (sq_bytes(&init->cap) + QUEUE_ALIGN - 1) & ~(size_t)(QUEUE_ALIGN - 1);
+}
+
+size_t hca_qp_bytes(const struct hca_qp_init *init)
+{
+    struct hca_qp_init given = *init;
+    if (check_init(init) < 0) return 0;
+    settle_init(&given);
+    return recv_offset(&given) + (given.cap.max_recv_sge ? rq_bytes(given.cap.max_recv_wr) : 0);
+}
+
 static void free_queues(struct hca_qp *qp)
 {
     sq_fini(&qp->sq);
@@ -92,8 +106,10 @@ static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
     detour_reset(&qp->detour);
     qp->deadline = NEVER;
     qp->gap_from = NEVER;
-    if (sq_init(&qp->sq, &init->cap) < 0 ||
-        (qp_has_rq(qp) && rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge) < 0)) {
+    if (sq_init(&qp->sq, &init->cap, init->queues) < 0 ||
+        (qp_has_rq(qp) &&
+         rq_init(&qp->rq, init->cap.max_recv_wr, init->cap.max_recv_sge,
+                 init->queues ? (char *)init->queues + recv_offset(init) : NULL))) {
         free_queues(qp);
         return NULL;
     }

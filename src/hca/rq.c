@@ -4,13 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static struct rwqe *ring_new(uint32_t max_wr, uint32_t *mask)
+static uint32_t entries_for(uint32_t max_wr)
 {
     uint32_t entries = 1;
     while (entries < max_wr) entries *= 2;
-    *mask = entries - 1;
-    return calloc(entries, sizeof(struct rwqe));
+    return entries;
 }
+
+size_t rq_bytes(uint32_t max_wr) { return entries_for(max_wr) * sizeof(struct rwqe); }
 
 /* Copies what counts: the SGE array is long, and mostly unused. */
 static void rwqe_copy(struct rwqe *to, const struct rwqe *from)
@@ -21,29 +22,30 @@ static void rwqe_copy(struct rwqe *to, const struct rwqe *from)
     memcpy(to->sge, from->sge, from->num_sge * sizeof *from->sge);
 }
 
-int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge)
+int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, void *memory)
 {
-    *rq = (struct rq){.size = max_wr, .max_sge = max_sge};
-    rq->ring = ring_new(max_wr, &rq->mask);
-    return rq->ring ? 0 : -ENOMEM;
+    *rq = (struct rq){.size = max_wr, .max_sge = max_sge, .mask = entries_for(max_wr) - 1};
+    if (!memory) memory = rq->own = calloc(1, rq_bytes(max_wr));
+    rq->ring = memory;
+    return memory ? 0 : -ENOMEM;
 }
 
 void rq_fini(struct rq *rq)
 {
-    free(rq->ring);
+    free(rq->own);
     *rq = (struct rq){0};
 }
 
 int rq_resize(struct rq *rq, uint32_t max_wr)
 {
-    uint32_t count = rq_count(rq), mask;
+    uint32_t count = rq_count(rq);
     if (max_wr < count) return -EINVAL;
-    struct rwqe *ring = ring_new(max_wr, &mask);
+    struct rwqe *ring = calloc(1, rq_bytes(max_wr));
     if (!ring) return -ENOMEM;
     for (uint32_t i = 0; i < count; i++) rwqe_copy(&ring[i], &rq->ring[(rq->head + i) & rq->mask]);
-    free(rq->ring);
-    rq->ring = ring;
-    rq->mask = mask;
+    free(rq->own);
+    rq->ring = rq->own = ring;
+    rq->mask = entries_for(max_wr) - 1;
     rq->size = max_wr;
     rq->head = 0;
     rq->tail = count;

@@ -13,11 +13,15 @@ struct rwqe {
 
 struct rq {
     struct rwqe *ring;
+    void *own; /* what is freed with it; NULL where the memory is the caller's */
     uint32_t mask, size, max_sge;
     uint32_t head, tail;
 };
 
-int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge);
+/* What a queue of so many takes. */
+size_t rq_bytes(uint32_t max_wr);
+/* In `memory`: rq_bytes() zeroes, aligned as malloc does; NULL: memory of its own. */
+int rq_init(struct rq *rq, uint32_t max_wr, uint32_t max_sge, void *memory);
 void rq_fini(struct rq *rq);
 static inline uint32_t rq_count(const struct rq *rq) { return rq->tail - rq->head; }
 int rq_push(struct rq *rq, const struct hca_recv_wr *wr);
@@ -26,7 +30,8 @@ static inline const struct rwqe *rq_peek(const struct rq *rq)
 {
     return rq->head == rq->tail ? NULL : &rq->ring[rq->head & rq->mask];
 }
-/* Gives the ring room for at least max_wr WQEs; those inside stay. -EINVAL below their count. */
+/* Gives the ring room for at least max_wr WQEs, in memory of its own; those inside stay. -EINVAL
+ * below their count. */
 int rq_resize(struct rq *rq, uint32_t max_wr);
 
 struct hca_qp;

@@ -5,29 +5,39 @@
 #include <errno.h>
 #include <stdlib.h>
 
-int sq_init(struct sq *sq, const struct hca_qp_cap *cap)
+static size_t ring_bytes(const struct hca_qp_cap *cap, uint32_t *entries)
 {
-    *sq = (struct sq){
-        .size = cap->max_send_wr, .max_sge = cap->max_send_sge, .max_inline = cap->max_inline_data};
-    uint32_t entries = 1;
-    while (entries < sq->size) entries *= 2;
-    sq->mask = entries - 1;
-    sq->ring = calloc(entries, sizeof *sq->ring);
-    if (!sq->ring) return -ENOMEM;
-    if (sq->max_inline) {
-        sq->inline_room = calloc(entries, sq->max_inline);
-        if (!sq->inline_room) {
-            sq_fini(sq);
-            return -ENOMEM;
-        }
-    }
+    *entries = 1;
+    while (*entries < cap->max_send_wr) *entries *= 2;
+    return *entries * sizeof(struct wqe);
+}
+
+size_t sq_bytes(const struct hca_qp_cap *cap)
+{
+    uint32_t entries;
+    size_t ring = ring_bytes(cap, &entries);
+    return ring + (size_t)entries * cap->max_inline_data;
+}
+
+int sq_init(struct sq *sq, const struct hca_qp_cap *cap, void *memory)
+{
+    uint32_t entries;
+    size_t ring = ring_bytes(cap, &entries);
+
+    *sq = (struct sq){.size = cap->max_send_wr,
+                      .max_sge = cap->max_send_sge,
+                      .max_inline = cap->max_inline_data,
+                      .mask = entries - 1};
+    if (!memory) memory = sq->own = calloc(1, sq_bytes(cap));
+    if (!memory) return -ENOMEM;
+    sq->ring = memory;
+    if (sq->max_inline) sq->inline_room = (uint8_t *)memory + ring;
     return 0;
 }
 
 void sq_fini(struct sq *sq)
 {
-    free(sq->ring);
-    free(sq->inline_room);
+    free(sq->own);
     *sq = (struct sq){0};
 }
 

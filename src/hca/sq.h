@@ -19,12 +19,16 @@ struct wqe {
 struct sq {
     struct wqe *ring;
     uint8_t *inline_room;
+    void *own;                /* what sq_fini frees; NULL where the memory is the caller's */
     uint32_t mask;            /* entries of the ring - 1 */
     uint32_t size, max_sge, max_inline;
     uint32_t head, next, tail;
 };
 
-int sq_init(struct sq *sq, const struct hca_qp_cap *cap);
+/* What a send queue of these capacities takes. */
+size_t sq_bytes(const struct hca_qp_cap *cap);
+/* In `memory`: sq_bytes() zeroes, aligned as malloc does; NULL: memory of its own. */
+int sq_init(struct sq *sq, const struct hca_qp_cap *cap, void *memory);
 void sq_fini(struct sq *sq);
 static inline struct wqe *sq_at(const struct sq *sq, uint32_t index)
 {

@@ -14,7 +14,7 @@ int hca_srq_create(struct hca *hca, struct hca_srq_init *init, struct hca_srq **
     struct hca_srq *srq = calloc(1, sizeof *srq);
     if (!srq) return -ENOMEM;
     if (init->max_sge == 0) init->max_sge = 1;
-    int err = rq_init(&srq->rq, init->max_wr, init->max_sge);
+    int err = rq_init(&srq->rq, init->max_wr, init->max_sge, NULL);
     if (err == 0 && init->xrcd) err = numbers_add(hca, &hca->srqns, srq, &srq->num);
     if (err < 0) {
         rq_fini(&srq->rq);

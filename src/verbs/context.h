@@ -19,6 +19,11 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
 int rb_query_rt_values(struct ibv_context *context, struct ibv_values_ex *values);
 struct ibv_cq_ex *rb_create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *init);
 struct ibv_qp *rb_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *init);
+int rb_modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr);
+struct ibv_td *rb_alloc_td(struct ibv_context *context, struct ibv_td_init_attr *init);
+int rb_dealloc_td(struct ibv_td *td);
+struct ibv_pd *rb_alloc_parent_domain(struct ibv_context *context,
+                                      struct ibv_parent_domain_init_attr *attr);
 struct ibv_srq *rb_create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *init);
 
 /* refuse.c: fills every operation that is still NULL with one that gives EOPNOTSUPP. */
@@ -32,9 +37,14 @@ void wr_fill(struct rb_qp *qp);
 uint64_t wr_operations(enum ibv_qp_type type);
 void wr_free(struct rb_qp *qp);
 
-/* cq.c */
-struct rb_cq *cq_new(struct ibv_context *context, uint32_t cqe, void *cq_context,
-                     struct ibv_comp_channel *channel, uint32_t vector);
+/* pd.c: without function->lock. Asks the allocator of `pd` (NULL, or one without: `ring` stays
+ * empty) for `size` bytes: 0 or ENOMEM. */
+int pd_ring_alloc(struct rb_pd *pd, size_t size, uint64_t resource, struct pd_ring *ring);
+void pd_ring_free(struct pd_ring *ring);
+
+/* cq.c: with the public fields that `init` has; `parent` may be NULL. NULL with errno. */
+struct rb_cq *cq_new(struct ibv_context *context, const struct ibv_cq_init_attr_ex *init,
+                     struct rb_pd *parent);
 void cq_consumer_out(struct rb_cq *cq);
 void cq_consumer_in(struct rb_cq *cq);
 /* Without the lock: completions may stay behind in an armed CQ. */

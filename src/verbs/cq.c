@@ -1,5 +1,6 @@
 /* Completion queues: creation, arming, polling, destruction. The extended way to poll is cq_ex.c.
  */
+#include "rbond/rbonddv.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/real.h"
@@ -117,36 +118,54 @@ static void channel_ref(struct ibv_context *context, struct ibv_comp_channel *ch
     pthread_mutex_unlock(&context->mutex);
 }
 
-struct rb_cq *cq_new(struct ibv_context *context, uint32_t cqe, void *cq_context,
-                     struct ibv_comp_channel *channel, uint32_t vector)
+static bool init_is_right(struct ibv_context *context, const struct ibv_cq_init_attr_ex *init)
+{
+    struct ibv_comp_channel *channel = init->channel;
+    return init->cqe > 0 && init->cqe <= HCA_MAX_CQE &&
+           init->comp_vector < (uint32_t)context->num_comp_vectors &&
+           (!channel || (rb_channel(channel) && channel->context == context));
+}
+
+static int create_in_adapter(struct rb_cq *cq, uint32_t *cqe)
+{
+    int rc = pd_ring_alloc(cq->parent, hca_cq_bytes(*cqe), RBONDDV_RESOURCE_CQ, &cq->ring);
+    if (rc) return rc;
+    rc = function_lock(cq->f);
+    if (rc == 0) {
+        rc = hca_cq_create_in(cq->f->hca, cqe, cq, cq->ring.at, &cq->hca);
+        if (rc == 0) list_add_tail(&cq->f->cqs, &cq->link);
+        function_unlock(cq->f);
+    }
+    if (rc) pd_ring_free(&cq->ring);
+    return rc;
+}
+
+struct rb_cq *cq_new(struct ibv_context *context, const struct ibv_cq_init_attr_ex *init,
+                     struct rb_pd *parent)
 {
     struct rb_context *ctx = rb_context(context);
+    uint32_t cqe = init->cqe;
 
-    if (cqe == 0 || cqe > HCA_MAX_CQE || vector >= (uint32_t)context->num_comp_vectors ||
-        (channel && (!rb_channel(channel) || channel->context != context)))
-        return fail_with(EINVAL);
+    if (!init_is_right(context, init)) return fail_with(EINVAL);
     struct rb_cq *cq = calloc(1, sizeof *cq);
     if (!cq) return fail_with(ENOMEM);
-    int rc = function_lock(ctx->f);
-    if (rc == 0) {
-        rc = hca_cq_create(ctx->f->hca, &cqe, cq, &cq->hca);
-        if (rc == 0) list_add_tail(&ctx->f->cqs, &cq->link);
-        function_unlock(ctx->f);
-    }
+    cq->f = ctx->f;
+    cq->parent = parent;
+    int rc = create_in_adapter(cq, &cqe);
     if (rc) {
         free(cq);
         return fail_with(rc);
     }
     cq->tag = tag_new(ctx, RB_CQ);
-    cq->f = ctx->f;
     cq->ex.context = context;
-    cq->ex.channel = channel;
-    cq->ex.cq_context = cq_context;
+    cq->ex.channel = init->channel;
+    cq->ex.cq_context = init->cq_context;
     cq->ex.handle = cq->tag.id;
     cq->ex.cqe = (int)cqe;
     pthread_mutex_init(&cq->ex.mutex, NULL);
     pthread_cond_init(&cq->ex.cond, NULL);
-    channel_ref(context, channel, 1);
+    channel_ref(context, init->channel, 1);
+    if (parent) atomic_fetch_add(&parent->refs, 1);
     return cq;
 }
 
@@ -156,26 +175,59 @@ EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *context, int cqe, void *
     if (!context_is_ours(context))
         return REAL(ibv_create_cq, "IBVERBS_1.1")(context, cqe, cq_context, channel, comp_vector);
     if (cqe < 1 || comp_vector < 0) return fail_with(EINVAL);
-    struct rb_cq *cq = cq_new(context, (uint32_t)cqe, cq_context, channel, (uint32_t)comp_vector);
+    const struct ibv_cq_init_attr_ex init = {.cqe = (uint32_t)cqe,
+                                             .cq_context = cq_context,
+                                             .channel = channel,
+                                             .comp_vector = (uint32_t)comp_vector};
+    struct rb_cq *cq = cq_new(context, &init, NULL);
     return cq ? cq_public(cq) : NULL;
 }
 
+/* ---- modification ------------------------------------------------------------------------ */
+
 EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int cqe)
 {
-    if (!context_is_ours(ibv->context)) return REAL(ibv_resize_cq, "IBVERBS_1.1")(ibv, cqe);
+    struct pd_ring ring;
 
+    if (!context_is_ours(ibv->context)) return REAL(ibv_resize_cq, "IBVERBS_1.1")(ibv, cqe);
     struct rb_cq *cq = rb_cq(ibv);
     if (!cq || cqe < 1 || cqe > HCA_MAX_CQE) return EINVAL;
     uint32_t size = (uint32_t)cqe;
-    int rc = function_lock(cq->f);
+    int rc = pd_ring_alloc(cq->parent, hca_cq_bytes(size), RBONDDV_RESOURCE_CQ, &ring);
     if (rc) return rc;
-    cq_consumer_in(cq);
-    rc = -hca_cq_resize(cq->f->hca, cq->hca, &size);
-    cq_consumer_out(cq);
-    function_unlock(cq->f);
-    if (rc == 0) ibv->cqe = (int)size;
+    rc = function_lock(cq->f);
+    if (rc == 0) {
+        cq_consumer_in(cq);
+        rc = -hca_cq_resize_in(cq->f->hca, cq->hca, &size, ring.at);
+        cq_consumer_out(cq);
+        function_unlock(cq->f);
+    }
+    if (rc == 0) {
+        struct pd_ring before = cq->ring;
+        cq->ring = ring;
+        ring = before;
+        ibv->cqe = (int)size;
+    }
+    pd_ring_free(&ring);
     return rc;
 }
+
+int rb_modify_cq(struct ibv_cq *ibv, struct ibv_modify_cq_attr *attr)
+{
+    struct rb_cq *cq = rb_cq(ibv);
+
+    if (!cq || (attr->attr_mask & ~(uint32_t)IBV_CQ_ATTR_MODERATE)) return EINVAL;
+    int rc = function_lock(cq->f);
+    if (rc) return rc;
+    if (attr->attr_mask & IBV_CQ_ATTR_MODERATE)
+        hca_cq_moderate(cq->f->hca, cq->hca, attr->moderate.cq_count,
+                        attr->moderate.cq_period * US_NS);
+    events_deliver(cq->f);
+    function_unlock(cq->f);
+    return 0;
+}
+
+/* ---- destruction ------------------------------------------------------------------------- */
 
 /* Takes the CQ out of the adapter and its unread events out of the pipes. */
 static int detach(struct rb_cq *cq)
@@ -217,6 +269,8 @@ EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);
     pthread_mutex_unlock(&ibv->mutex);
     channel_ref(ibv->context, ibv->channel, -1);
+    pd_ring_free(&cq->ring);
+    if (cq->parent) atomic_fetch_sub(&cq->parent->refs, 1);
     cq->tag.magic = 0;
     pthread_mutex_destroy(&ibv->mutex);
     pthread_cond_destroy(&ibv->cond);

@@ -118,15 +118,22 @@ void cq_ex_fill(struct rb_cq *cq)
 
 struct ibv_cq_ex *rb_create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *init)
 {
-    const uint32_t flags = IBV_CREATE_CQ_ATTR_SINGLE_THREADED; /* a hint: nothing to gain */
+    /* Of one thread alone: a hint, with nothing to gain. */
+    const uint32_t known = IBV_CREATE_CQ_ATTR_SINGLE_THREADED | IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN;
+    uint32_t flags = init->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS ? init->flags : 0;
+    struct rb_pd *parent = NULL;
 
-    if (init->comp_mask & ~(uint32_t)IBV_CQ_INIT_ATTR_MASK_FLAGS) return fail_with(EOPNOTSUPP);
-    if ((init->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS) && (init->flags & ~flags))
+    if (init->comp_mask & ~(uint32_t)(IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD))
         return fail_with(EOPNOTSUPP);
-    if (init->wc_flags & ~(uint64_t)WC_FLAGS) return fail_with(EOPNOTSUPP);
-    struct rb_cq *cq =
-        cq_new(context, init->cqe, init->cq_context, init->channel, init->comp_vector);
+    if ((flags & ~known) || (init->wc_flags & ~(uint64_t)WC_FLAGS)) return fail_with(EOPNOTSUPP);
+    if (init->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD) {
+        parent = rb_pd(init->parent_domain);
+        if (!parent || !parent->of || init->parent_domain->context != context)
+            return fail_with(EINVAL);
+    }
+    struct rb_cq *cq = cq_new(context, init, parent);
     if (!cq) return NULL;
+    if (flags & IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN) hca_cq_ignore_overrun(cq->hca);
     cq_ex_fill(cq);
     return &cq->ex;
 }

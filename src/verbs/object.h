@@ -51,6 +51,7 @@ enum rb_magic {
     RB_QP = 0x72625005,
     RB_SRQ = 0x72625006,
     RB_AH = 0x72625007,
+    RB_TD = 0x72625008,
 };
 
 /* What every object carries besides its public part. `id` repeats the public handle. */
@@ -64,6 +65,25 @@ struct rb_pd {
     struct rb_tag tag;
     uint32_t num;
     _Atomic uint32_t refs;
+    /* of a parent domain */
+    struct rb_pd *of; /* the protection domain that it stands for; NULL: it is one itself */
+    struct rb_td *td;
+    __typeof__(((struct ibv_parent_domain_init_attr *)0)->alloc) alloc;
+    __typeof__(((struct ibv_parent_domain_init_attr *)0)->free) free;
+    void *alloc_context;
+};
+
+struct rb_td {
+    struct ibv_td ibv;
+    struct rb_tag tag;
+    _Atomic uint32_t refs;
+};
+
+/* Memory that a parent domain's allocator gave; all zeroes: none, the adapter has its own. */
+struct pd_ring {
+    void *at;
+    struct rb_pd *pd;
+    uint64_t resource; /* enum rbonddv_resource_type */
 };
 
 struct rb_mr {
@@ -84,6 +104,8 @@ struct rb_cq {
     struct function *f;
     struct hca_cq *hca;
     struct list link;      /* in function->cqs */
+    struct rb_pd *parent;  /* the domain that it was made with, or NULL */
+    struct pd_ring ring;
     atomic_flag consuming; /* one consumer at a time; inside function->lock where both are held */
     uint32_t polls;
     _Atomic bool armed;    /* with a channel, and not fired yet */
@@ -108,6 +130,7 @@ struct rb_qp {
     struct list link; /* in function->qps */
     bool is_ex, sq_sig_all, addressed;
     struct ibv_qp_cap cap;
+    struct pd_ring queues;
     uint32_t async_events;
     pthread_mutex_t staging; /* held from ibv_wr_start to ibv_wr_complete or _abort */
     struct staged_wr *staged;

@@ -1,4 +1,5 @@
 /* Queue pairs: creation, states, queries, destruction. Posting is post.c and wr.c. */
+#include "rbond/rbonddv.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/real.h"
@@ -29,7 +30,17 @@ static void qp_consumers(struct rb_qp *qp, void (*how)(struct rb_cq *, struct rb
     how(s < r ? s : r, s < r ? r : s);
 }
 
-static int check_init(const struct ibv_qp_init_attr_ex *init)
+/* Objects of another context are another adapter's. */
+static bool objects_are_right(const struct ibv_context *context,
+                              const struct ibv_qp_init_attr_ex *init)
+{
+    return rb_pd(init->pd) && init->pd->context == context && rb_cq(init->send_cq) &&
+           init->send_cq->context == context && rb_cq(init->recv_cq) &&
+           init->recv_cq->context == context &&
+           (!init->srq || (rb_srq(init->srq) && init->srq->context == context));
+}
+
+static int check_init(const struct ibv_context *context, const struct ibv_qp_init_attr_ex *init)
 {
     const uint32_t known =
         IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
@@ -42,9 +53,7 @@ static int check_init(const struct ibv_qp_init_attr_ex *init)
     if ((init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) &&
         (init->send_ops_flags & ~wr_operations(init->qp_type)))
         return EOPNOTSUPP;
-    if (!rb_pd(init->pd) || !rb_cq(init->send_cq) || !rb_cq(init->recv_cq)) return EINVAL;
-    if (init->srq && !rb_srq(init->srq)) return EINVAL;
-    return 0;
+    return objects_are_right(context, init) ? 0 : EINVAL;
 }
 
 static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
@@ -63,19 +72,20 @@ static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
                              .sq_sig_all = init->sq_sig_all != 0,
                              .owner = qp};
 
-    int rc = function_lock(f);
+    int rc = pd_ring_alloc(rb_pd(init->pd), hca_qp_bytes(&hi), RBONDDV_RESOURCE_QP, &qp->queues);
     if (rc) return rc;
-    if (f->fatal) {
-        function_unlock(f);
-        return EIO;
-    }
-    hi.bucket = f->next_bucket++;
-    rc = -hca_qp_create(f->hca, &hi, &qp->hca);
+    hi.queues = qp->queues.at;
+    rc = function_lock(f);
     if (rc == 0) {
-        list_add_tail(&f->qps, &qp->link);
-        f->dirty = true;
+        hi.bucket = f->next_bucket++;
+        rc = f->fatal ? EIO : -hca_qp_create(f->hca, &hi, &qp->hca);
+        if (rc == 0) {
+            list_add_tail(&f->qps, &qp->link);
+            f->dirty = true;
+        }
+        function_unlock(f);
     }
-    function_unlock(f);
+    if (rc) pd_ring_free(&qp->queues);
     qp->cap = init->cap = (struct ibv_qp_cap){.max_send_wr = hi.cap.max_send_wr,
                                               .max_recv_wr = hi.cap.max_recv_wr,
                                               .max_send_sge = hi.cap.max_send_sge,
@@ -87,7 +97,7 @@ static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
 static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_attr_ex *init)
 {
     struct rb_context *ctx = rb_context(context);
-    int rc = check_init(init);
+    int rc = check_init(context, init);
     if (rc) return fail_with(rc);
     struct rb_qp *qp = calloc(1, sizeof *qp);
     if (!qp) return fail_with(ENOMEM);
@@ -317,9 +327,10 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
     while (!function_is_dead(qp->f) && ibv->events_completed != qp->async_events)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);
     pthread_mutex_unlock(&ibv->mutex);
+    wr_free(qp);
+    pd_ring_free(&qp->queues);
     struct rb_pd *pd = rb_pd(ibv->pd);
     if (pd) atomic_fetch_sub(&pd->refs, 1);
-    wr_free(qp);
     qp->tag.magic = 0;
     pthread_mutex_destroy(&qp->staging);
     pthread_mutex_destroy(&ibv->mutex);

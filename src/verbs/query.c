@@ -76,6 +76,8 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
     ex.device_cap_flags_ex = ex.orig_attr.device_cap_flags;
     ex.completion_timestamp_mask = UINT64_MAX; /* nanoseconds of CLOCK_MONOTONIC */
     ex.hca_core_clock = 1000000;               /* kHz */
+    ex.cq_mod_caps.max_cq_count = UINT16_MAX;
+    ex.cq_mod_caps.max_cq_period = UINT16_MAX;
     ex.phys_port_cnt_ex = 1;
     memset(attr, 0, len);
     memcpy(attr, &ex, len < sizeof ex ? len : sizeof ex);

@@ -40,10 +40,6 @@ void refuse_the_rest(struct verbs_context *v)
     INT(destroy_flow_action);
     POINTER(create_flow_action_esp);
     INT(modify_qp_rate_limit);
-    POINTER(alloc_parent_domain);
-    INT(dealloc_td);
-    POINTER(alloc_td);
-    INT(modify_cq);
     INT(post_srq_ops);
     INT(destroy_rwq_ind_table);
     POINTER(create_rwq_ind_table);

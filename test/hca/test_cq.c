@@ -127,6 +127,102 @@ static void arm_is_not_weakened(void **state)
     assert_ptr_equal(hca_next_notified(hca), &owner);
 }
 
+static void push_at(when_t at)
+{
+    struct hca_wc wc = {.status = HCA_WC_SUCCESS, .qpn = 1};
+    cq_push(cq, &wc, false, at);
+}
+
+static void an_event_for_so_many(void **state)
+{
+    hca_cq_moderate(hca, cq, 3, 0);
+    push(0, 1, HCA_WC_SUCCESS, false); /* not armed: does not count */
+    for (int round = 0; round < 2; round++) {
+        hca_cq_arm(hca, cq, false);
+        push(1, 1, HCA_WC_SUCCESS, false);
+        push(2, 1, HCA_WC_SUCCESS, false);
+        assert_null(hca_next_notified(hca));
+        assert_true(when_is_never(hca_deadline(hca)));
+        push(3, 1, HCA_WC_SUCCESS, false);
+        assert_ptr_equal(hca_next_notified(hca), &owner);
+        struct hca_wc wc[8];
+        hca_cq_poll(cq, wc, 8);
+    }
+    hca_cq_arm(hca, cq, false);
+    push(4, 1, HCA_WC_SUCCESS, false);
+    hca_cq_moderate(hca, cq, 0, 0); /* what was held back comes */
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    hca_cq_arm(hca, cq, false);
+    push(5, 1, HCA_WC_SUCCESS, false);
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+}
+
+static void an_event_after_so_long(void **state)
+{
+    uint32_t cqe = 8;
+    static int second;
+    struct hca_cq *other;
+    assert_int_equal(hca_cq_create(hca, &cqe, &second, &other), 0);
+    hca_cq_moderate(hca, cq, 100, 50 * US_NS);
+    hca_cq_moderate(hca, other, 0, 20 * US_NS);
+    hca_cq_arm(hca, cq, false);
+    push_at((when_t){1000});
+    push_at((when_t){40000}); /* counts from the first */
+    assert_int_equal(hca_deadline(hca).ns, 51000);
+    hca_cq_arm(hca, other, false);
+    cq_push(other, &(struct hca_wc){.qpn = 1}, false, (when_t){2000});
+    assert_int_equal(hca_deadline(hca).ns, 22000); /* the earlier one */
+    hca_expire(hca, (when_t){21999});
+    assert_null(hca_next_notified(hca));
+    hca_expire(hca, (when_t){22000});
+    assert_ptr_equal(hca_next_notified(hca), &second);
+    assert_null(hca_next_notified(hca));
+    assert_int_equal(hca_deadline(hca).ns, 51000);
+    hca_cq_left(hca, cq); /* the consumer leaves some: at once */
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    assert_true(when_is_never(hca_deadline(hca)));
+    hca_cq_arm(hca, cq, false);
+    push_at((when_t){60000});
+    assert_int_equal(hca_cq_destroy(hca, cq), 0);
+    assert_true(when_is_never(hca_deadline(hca)));
+}
+
+static void overrun_ignored(void **state)
+{
+    struct hca_wc wc[16];
+    struct hca_event event;
+    hca_cq_ignore_overrun(cq);
+    for (uint64_t i = 0; i < 11; i++) push(i, 1, HCA_WC_SUCCESS, false);
+    assert_false(hca_next_event(hca, &event));
+    assert_int_equal(hca_cq_poll(cq, wc, 16), 8);
+    push(20, 1, HCA_WC_SUCCESS, false);
+    assert_int_equal(hca_cq_poll(cq, wc, 16), 1);
+    assert_int_equal(wc[0].wr_id, 20);
+}
+
+static void in_the_callers_memory(void **state)
+{
+    static struct hca_wc ring[8], larger[16];
+    struct hca_cq *other;
+    struct hca_wc wc[16];
+    uint32_t cqe = 7;
+    assert_int_equal(hca_cq_bytes(7), sizeof ring);
+    assert_int_equal(hca_cq_bytes(0), 0);
+    assert_int_equal(hca_cq_bytes(HCA_MAX_CQE + 1), 0);
+    assert_int_equal(hca_cq_create_in(hca, &cqe, NULL, ring, &other), 0);
+    for (uint64_t i = 1; i < 8; i++)
+        cq_push(other, &(struct hca_wc){.wr_id = i, .qpn = 1}, false, now);
+    assert_int_equal(ring[6].wr_id, 7);
+    cqe = 9;
+    assert_int_equal(hca_cq_resize_in(hca, other, &cqe, larger), 0);
+    assert_int_equal(cqe, 16);
+    memset(ring, 0xff, sizeof ring);
+    assert_int_equal(hca_cq_poll(other, wc, 16), 7);
+    assert_int_equal(wc[6].wr_id, 7);
+    assert_int_equal(hca_cq_resize(hca, other, &cqe), 0); /* its own again */
+    assert_int_equal(hca_cq_destroy(hca, other), 0);
+}
+
 static void resize(void **state)
 {
     struct hca_wc wc[16];
@@ -213,10 +309,20 @@ static void limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(in_order), TEST(overrun),       TEST(overrun_fails_its_qps),
-        TEST(arm_any),  TEST(arm_solicited), TEST(arm_is_not_weakened),
-        TEST(resize),   TEST(forget),        TEST(polled_without_the_lock),
+        TEST(in_order),
+        TEST(overrun),
+        TEST(overrun_fails_its_qps),
+        TEST(arm_any),
+        TEST(arm_solicited),
+        TEST(arm_is_not_weakened),
+        TEST(resize),
+        TEST(forget),
+        TEST(polled_without_the_lock),
         TEST(limits),
+        TEST(an_event_for_so_many),
+        TEST(an_event_after_so_long),
+        TEST(overrun_ignored),
+        TEST(in_the_callers_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

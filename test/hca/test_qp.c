@@ -4,6 +4,7 @@
 #include "bed.h"
 #include "wire/opcode.h"
 #include <errno.h>
+#include <stdlib.h>
 
 static struct bed bed;
 
@@ -48,6 +49,39 @@ static void creation_limits(void **state)
     REFUSED(init.send_cq = NULL, -EINVAL);
     REFUSED(init.recv_cq = NULL, -EINVAL);
     REFUSED(init.type = (enum hca_qp_type)8, -EOPNOTSUPP);
+}
+
+/* All of the queues' entries lie in what the caller gave, and none beside it. */
+static void queues_in_the_callers_memory(void **state)
+{
+    bed_open_reset(&bed, HCA_QPT_RC, NULL);
+    struct hca_qp_init init = {.type = HCA_QPT_RC,
+                               .send_cq = bed.scq[0],
+                               .recv_cq = bed.rcq[0],
+                               .cap = {10, 20, 2, 2, 33}};
+    struct hca_qp *qp;
+    size_t bytes = hca_qp_bytes(&init);
+    assert_true(bytes >= 16 * sizeof(struct wqe) + 16 * 33 + 32 * sizeof(struct rwqe));
+    uint8_t *memory = calloc(1, bytes + 64);
+    memset(memory + bytes, 0xa5, 64);
+    init.queues = memory;
+    assert_int_equal(hca_qp_create(bed.hca[0], &init, &qp), 0);
+    struct hca_recv_wr recv = {.wr_id = 9};
+    qp->state = HCA_QPS_INIT;
+    for (int i = 0; i < 32; i++) assert_int_equal(hca_post_recv(bed.hca[0], qp, &recv, bed.now), 0);
+    uint8_t word[33];
+    memset(word, 0x5a, sizeof word);
+    struct hca_sge sge = {(uintptr_t)word, sizeof word, 0};
+    struct hca_send_wr wr = bed_send_wr(&bed, 7, &sge);
+    wr.flags |= HCA_SEND_INLINE;
+    for (int i = 0; i < 16; i++) assert_int_equal(sq_push(&qp->sq, &wr), 0);
+    assert_ptr_equal(qp->sq.ring, memory);
+    assert_true((uint8_t *)&qp->rq.ring[31] + sizeof(struct rwqe) <= memory + bytes);
+    for (int i = 0; i < 64; i++) assert_int_equal(memory[bytes + i], 0xa5);
+    assert_int_equal(hca_qp_destroy(bed.hca[0], qp), 0);
+    free(memory);
+    init.cap.max_send_wr = UINT32_MAX;
+    assert_int_equal(hca_qp_bytes(&init), 0);
 }
 
 static void posting_by_state(void **state)
@@ -333,15 +367,11 @@ static void resumed_without_a_member(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(creation_limits),
-        TEST(posting_by_state),
-        TEST(full_queues_and_long_messages),
-        TEST(flush_in_order),
-        TEST(reset_and_destroy_take_completions_along),
-        TEST(refused_on_arrival),
-        TEST(noise),
-        TEST(steering),
-        TEST(resumed_without_a_member),
+        TEST(creation_limits),    TEST(queues_in_the_callers_memory),
+        TEST(posting_by_state),   TEST(full_queues_and_long_messages),
+        TEST(flush_in_order),     TEST(reset_and_destroy_take_completions_along),
+        TEST(refused_on_arrival), TEST(noise),
+        TEST(steering),           TEST(resumed_without_a_member),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

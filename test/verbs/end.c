@@ -17,20 +17,8 @@ int gid_index(struct ibv_context *context, union ibv_gid *gid)
     return -1;
 }
 
-void open_end(struct end *e, enum ibv_qp_type type)
+void make_qp(struct end *e, enum ibv_qp_type type)
 {
-    memset(e, 0, sizeof *e);
-    assert_non_null(e->context = ibv_open_device(device));
-    assert_non_null(e->pd = ibv_alloc_pd(e->context));
-    assert_non_null(e->channel = ibv_create_comp_channel(e->context));
-    struct ibv_cq_init_attr_ex ci = {.cqe = 256,
-                                     .cq_context = e,
-                                     .channel = e->channel,
-                                     .wc_flags = IBV_WC_STANDARD_FLAGS |
-                                                 IBV_WC_EX_WITH_COMPLETION_TIMESTAMP};
-    assert_non_null(e->cq = ibv_create_cq_ex(e->context, &ci));
-    e->buf = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_non_null(e->mr = ibv_reg_mr(e->pd, e->buf, ROOM, ALL_ACCESS));
     struct ibv_cq *cq = ibv_cq_ex_to_cq(e->cq);
     uint64_t ops = IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_SEND_WITH_IMM;
     if (type == IBV_QPT_RC)
@@ -38,6 +26,7 @@ void open_end(struct end *e, enum ibv_qp_type type)
                IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP;
     struct ibv_qp_init_attr_ex qi = {.send_cq = cq,
                                      .recv_cq = cq,
+                                     .srq = e->srq,
                                      .cap = {.max_send_wr = 64,
                                              .max_recv_wr = 64,
                                              .max_send_sge = 4,
@@ -55,6 +44,23 @@ void open_end(struct end *e, enum ibv_qp_type type)
                                    IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
                                        (type == IBV_QPT_UD ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS)),
                      0);
+}
+
+void open_end(struct end *e, enum ibv_qp_type type)
+{
+    memset(e, 0, sizeof *e);
+    assert_non_null(e->context = ibv_open_device(device));
+    assert_non_null(e->pd = ibv_alloc_pd(e->context));
+    assert_non_null(e->channel = ibv_create_comp_channel(e->context));
+    struct ibv_cq_init_attr_ex ci = {.cqe = 256,
+                                     .cq_context = e,
+                                     .channel = e->channel,
+                                     .wc_flags = IBV_WC_STANDARD_FLAGS |
+                                                 IBV_WC_EX_WITH_COMPLETION_TIMESTAMP};
+    assert_non_null(e->cq = ibv_create_cq_ex(e->context, &ci));
+    e->buf = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_non_null(e->mr = ibv_reg_mr(e->pd, e->buf, ROOM, ALL_ACCESS));
+    make_qp(e, type);
 }
 
 void close_end(struct end *e)

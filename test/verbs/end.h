@@ -37,12 +37,15 @@ struct end {
     struct ibv_cq_ex *cq;
     struct ibv_mr *mr;
     struct ibv_qp *qp;
+    struct ibv_srq *srq; /* the test's own affair; make_qp uses it */
     uint8_t *buf;
 };
 
 /* A QP in INIT, and all it wants. */
 void open_end(struct end *e, enum ibv_qp_type type);
 void close_end(struct end *e);
+/* Its QP alone, to INIT, of e->pd and e->cq. */
+void make_qp(struct end *e, enum ibv_qp_type type);
 /* To RTS; `timeout` as in struct ibv_qp_attr. */
 void connect_rc(struct end *e, const struct end *to, uint8_t timeout);
 /* Two RC QPs, connected. */
