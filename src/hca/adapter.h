@@ -6,6 +6,7 @@
 #ifndef RBOND_HCA_ADAPTER_H
 #define RBOND_HCA_ADAPTER_H
 
+#include "base/heap.h"
 #include "base/list.h"
 #include "hca/hca.h"
 #include "hca/pace.h"
@@ -43,8 +44,7 @@ struct hca {
     struct list sent;  /* hca_qp.sent: their packets of the last burst are not completed yet */
     bool hold_acks;
     struct list held;     /* hca_qp.held: their ACKs are kept back */
-    struct hca_qp **heap; /* agenda.c: a binary heap by deadline */
-    uint32_t heap_len, heap_room;
+    struct heap alarms;   /* agenda.c: QPs by deadline */
 
     struct list events;   /* event_source.node */
     struct list notified; /* hca_cq.notified */

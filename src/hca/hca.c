@@ -42,7 +42,7 @@ void hca_free(struct hca *hca)
     list_for_each_safe (node, tmp, &hca->cqs)
         hca_cq_destroy(hca, container_of(node, struct hca_cq, all));
     mr_free_all(hca);
-    free(hca->heap);
+    heap_free(&hca->alarms);
     free(hca);
 }
 
@@ -201,8 +201,7 @@ bool hca_acks_held(const struct hca *hca) { return !list_empty(&hca->held); }
 when_t hca_deadline(const struct hca *hca)
 {
     if (!list_empty(&hca->sent)) return (when_t){0};
-    when_t moderated = cq_moderation_deadline(hca);
-    return hca->heap_len ? when_min(hca->heap[0]->deadline, moderated) : moderated;
+    return when_min(heap_when(&hca->alarms), cq_moderation_deadline(hca));
 }
 
 void hca_expire(struct hca *hca, when_t now)
@@ -210,9 +209,9 @@ void hca_expire(struct hca *hca, when_t now)
     complete_sent(hca, now);
     /* Each QP once: one that wants to be woken again at a moment already past waits for the next
      * call. */
-    for (uint32_t left = hca->heap_len; left > 0 && hca->heap_len > 0; left--) {
-        struct hca_qp *qp = hca->heap[0];
-        if (!when_due(qp->deadline, now)) break;
+    for (uint32_t left = hca->alarms.len; left > 0; left--) {
+        if (!when_due(heap_when(&hca->alarms), now)) break;
+        struct hca_qp *qp = container_of(heap_first(&hca->alarms), struct hca_qp, alarm);
         agenda_deadline(qp, NEVER);
         if (qp_is_reliable(qp))
             rc_expire(qp, now);

@@ -104,7 +104,7 @@ static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
     qp->member = hca->table.active[init->bucket];
     list_init(&qp->windows);
     detour_reset(&qp->detour);
-    qp->deadline = NEVER;
+    qp->alarm = HEAP_NODE_IDLE;
     qp->gap_from = NEVER;
     if (sq_init(&qp->sq, &init->cap, init->queues) < 0 ||
         (qp_has_rq(qp) &&

@@ -49,8 +49,7 @@ struct hca_qp {
     struct list sent;              /* in hca->sent: UC and UD */
     struct list held;              /* in hca->held: RC */
     struct list windows;           /* region.link: windows of type 2 bound to it */
-    when_t deadline;               /* kept by agenda.c */
-    uint32_t agenda_slot;          /* in hca->heap, plus 1; 0: not there */
+    struct heap_node alarm;        /* in hca->alarms; kept by agenda.c */
     union {
         struct rc rc;
         struct uc uc;

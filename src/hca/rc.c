@@ -10,7 +10,7 @@
 static void keep_deadline(struct hca_qp *qp)
 {
     when_t deadline = rc_timer_deadline(&qp->rc.timer);
-    if (when_before(deadline, qp->deadline)) agenda_deadline(qp, deadline);
+    if (when_before(deadline, qp->alarm.when)) agenda_deadline(qp, deadline);
 }
 
 /* Unless they run: something is awaited, or held for want of a member. */

@@ -14,7 +14,7 @@ static void deadlines(void **state)
     for (int i = 0; i < NQP; i++) {
         qp[i] = calloc(1, sizeof **qp);
         qp[i]->hca = hca;
-        qp[i]->deadline = NEVER;
+        qp[i]->alarm = HEAP_NODE_IDLE;
     }
     uint64_t r = 88172645463325252u;
     for (int step = 0; step < 20000; step++) {
@@ -22,7 +22,7 @@ static void deadlines(void **state)
         when_t when = r >> 60 == 0 ? NEVER : (when_t){(r >> 20) % 1000};
         agenda_deadline(qp[r % NQP], when);
         when_t least = NEVER;
-        for (int i = 0; i < NQP; i++) least = when_min(least, qp[i]->deadline);
+        for (int i = 0; i < NQP; i++) least = when_min(least, qp[i]->alarm.when);
         assert_int_equal(hca_deadline(hca).ns, least.ns);
     }
     for (int i = 0; i < NQP; i++) {
