@@ -5,6 +5,14 @@
 #include "base/must.h"
 #include <stdlib.h>
 
+static void free_tables(struct cm *cm)
+{
+    heap_free(&cm->alarms);
+    free(cm->slots);
+    free(cm->out);
+    free(cm);
+}
+
 struct cm *cm_new(const struct cm_conf *conf)
 {
     must(conf->max_ids > 0 && conf->max_ids <= 65536);
@@ -14,14 +22,15 @@ struct cm *cm_new(const struct cm_conf *conf)
     cm->random = conf->seed | 1;
     cm->slots = calloc(conf->max_ids, sizeof(struct cm_id *));
     cm->out = calloc(CM_OUT_RING, sizeof *cm->out);
-    if (!cm->slots || !cm->out) {
-        free(cm->slots);
-        free(cm->out);
-        free(cm);
+    if (!cm->slots || !cm->out || heap_reserve(&cm->alarms, conf->max_ids) < 0) {
+        free_tables(cm);
         return NULL;
     }
-    for (size_t i = 0; i < CM_HASH; i++) list_init(&cm->by_remote[i]);
-    list_init(&cm->timed);
+    for (size_t i = 0; i < CM_HASH; i++) {
+        list_init(&cm->by_remote[i]);
+        list_init(&cm->by_remote_qp[i]);
+    }
+    list_init(&cm->unclaimed);
     list_init(&cm->listeners);
     list_init(&cm->events);
     return cm;
@@ -33,9 +42,7 @@ void cm_free(struct cm *cm)
         if (cm->slots[i]) cm_id_free(cm->slots[i]);
     list_for_each_safe (pos, tmp, &cm->listeners)
         cm_listener_destroy(container_of(pos, struct cm_listener, all));
-    free(cm->slots);
-    free(cm->out);
-    free(cm);
+    free_tables(cm);
 }
 
 const struct cm_counters *cm_counters(const struct cm *cm) { return &cm->counters; }
@@ -54,11 +61,14 @@ enum cm_verdict cm_input(struct cm *cm, const uint8_t *mad, size_t len,
     case CM_REQ: v = conn_req_input(cm, &msg, route, now); break;
     case CM_SIDR_REQ: v = sidr_req_input(cm, &msg, route, now); break;
     case CM_SIDR_REP: v = sidr_rep_input(cm, &msg, route); break;
+    case CM_LAP:
+    case CM_APR: v = CM_UNSUPPORTED; break;
     default: v = conn_input(cm, &msg, route, now); break;
     }
     if (v == CM_DUPLICATE) cm->counters.rx_duplicates++;
     if (v == CM_UNKNOWN_ID) cm->counters.rx_unknown++;
     if (v == CM_BUSY) cm->counters.rx_busy++;
+    if (v == CM_UNSUPPORTED) cm->counters.rx_unsupported++;
     return v;
 }
 
@@ -70,19 +80,14 @@ size_t cm_output(struct cm *cm, struct cm_out *out, size_t max)
     return n;
 }
 
-when_t cm_deadline(const struct cm *cm)
-{
-    when_t first = NEVER;
-    list_for_each (pos, &cm->timed)
-        first = when_min(first, container_of(pos, struct cm_id, timed)->deadline);
-    return first;
-}
+when_t cm_deadline(const struct cm *cm) { return heap_when(&cm->alarms); }
 
+/* Each id sets its next alarm later than now, or none. */
 void cm_expire(struct cm *cm, when_t now)
 {
-    list_for_each_safe (pos, tmp, &cm->timed) {
-        struct cm_id *id = container_of(pos, struct cm_id, timed);
-        if (!when_due(id->deadline, now)) continue;
+    while (when_due(heap_when(&cm->alarms), now)) {
+        struct cm_id *id = container_of(heap_first(&cm->alarms), struct cm_id, alarm);
+        cm_set_deadline(id, NEVER);
         if (id->state == CMS_UNCLAIMED)
             hold_expire(id);
         else if (id->sidr)
@@ -126,9 +131,13 @@ struct cm_id *cm_id_new(struct cm *cm, const struct cm_route *route)
     /* Never 0, and a number that comes again soon carries another salt. */
     id->local_id = (uint32_t)(cm_random(cm) | 1) << 16 | id->slot;
     id->route = *route;
-    id->deadline = id->hold_until = NEVER;
+    id->alarm = HEAP_NODE_IDLE;
+    id->hold_until = NEVER;
+    id->max_retries = CM_MAX_RETRIES;
+    id->response_timeout = CM_RESPONSE_TIMEOUT;
+    list_init(&id->waiting);
     list_init(&id->hash);
-    list_init(&id->timed);
+    list_init(&id->qp_hash);
     cm->slots[id->slot] = id;
     cm->next_slot = (cm->next_slot + 1) % cm->conf.max_ids;
     cm->nids++;
@@ -139,8 +148,9 @@ void cm_id_free(struct cm_id *id)
 {
     cm_taken(id);
     cm_forget_events(id);
+    cm_set_deadline(id, NEVER);
     list_del(&id->hash);
-    list_del(&id->timed);
+    list_del(&id->qp_hash);
     id->cm->slots[id->slot] = NULL;
     id->cm->nids--;
     free(id);
@@ -150,6 +160,7 @@ void cm_id_close(struct cm_id *id)
 {
     cm_set_deadline(id, NEVER);
     list_del(&id->hash);
+    list_del(&id->qp_hash);
     cm_taken(id);
     id->state = CMS_CLOSED;
     if (id->orphan) cm_id_free(id);
@@ -180,23 +191,30 @@ struct cm_id *cm_find_local(struct cm *cm, uint32_t local_id, const struct cm_ro
     return id;
 }
 
-static struct list *remote_bucket(struct cm *cm, uint32_t remote_id, const struct gid *remote)
+/* FNV-1a over the address, the number in front. */
+static size_t bucket(uint32_t number, const struct gid *remote)
 {
-    uint64_t h = remote_id;
+    uint64_t h = number;
     for (size_t i = 0; i < sizeof remote->raw; i++) h = (h ^ remote->raw[i]) * 0x100000001b3ull;
-    return &cm->by_remote[(h ^ h >> 32) % CM_HASH];
+    return (h ^ h >> 32) % CM_HASH;
 }
 
 void cm_id_hash(struct cm_id *id)
 {
     list_del(&id->hash);
-    list_add_tail(remote_bucket(id->cm, id->remote_id, &id->route.remote), &id->hash);
+    list_add_tail(&id->cm->by_remote[bucket(id->remote_id, &id->route.remote)], &id->hash);
+}
+
+void cm_id_hash_qp(struct cm_id *id)
+{
+    list_del(&id->qp_hash);
+    list_add_tail(&id->cm->by_remote_qp[bucket(id->remote_qpn, &id->route.remote)], &id->qp_hash);
 }
 
 struct cm_id *cm_find_remote(struct cm *cm, uint32_t remote_id, uint64_t remote_guid,
                              const struct cm_route *route, bool sidr)
 {
-    list_for_each (pos, remote_bucket(cm, remote_id, &route->remote)) {
+    list_for_each (pos, &cm->by_remote[bucket(remote_id, &route->remote)]) {
         struct cm_id *id = container_of(pos, struct cm_id, hash);
         if (id->remote_id == remote_id && id->remote_guid == remote_guid && id->sidr == sidr &&
             !id->active && gid_equal(&id->route.remote, &route->remote))
@@ -207,24 +225,17 @@ struct cm_id *cm_find_remote(struct cm *cm, uint32_t remote_id, uint64_t remote_
 
 struct cm_id *cm_find_remote_qp(struct cm *cm, qpn_t qpn, uint64_t guid, const struct gid *remote)
 {
-    for (uint32_t i = 0, left = cm->nids; left > 0; i++) {
-        struct cm_id *id = cm->slots[i];
-        if (!id) continue;
-        left--;
-        if (id->remote_qpn == qpn && id->remote_guid == guid && id->state != CMS_CLOSED &&
-            id->state != CMS_TIMEWAIT && id->state != CMS_REJ_SENT &&
+    list_for_each (pos, &cm->by_remote_qp[bucket(qpn, remote)]) {
+        struct cm_id *id = container_of(pos, struct cm_id, qp_hash);
+        if (id->remote_qpn == qpn && id->remote_guid == guid && id->state != CMS_TIMEWAIT &&
+            id->state != CMS_REJ_SENT && id->state != CMS_DREQ_RCVD &&
             gid_equal(&id->route.remote, remote))
             return id;
     }
     return NULL;
 }
 
-void cm_set_deadline(struct cm_id *id, when_t when)
-{
-    if (!when_is_never(when) && list_empty(&id->timed)) list_add_tail(&id->cm->timed, &id->timed);
-    if (when_is_never(when)) list_del(&id->timed);
-    id->deadline = when;
-}
+void cm_set_deadline(struct cm_id *id, when_t when) { heap_set(&id->cm->alarms, &id->alarm, when); }
 
 /* ---- queues -----------------------------------------------------------------------------------
  */
@@ -249,10 +260,17 @@ void cm_send_msg(struct cm *cm, const struct cm_route *route, const struct cm_ms
     cm_send_mad(cm, route, mad, 0);
 }
 
+uint64_t cm_wire_ns(uint8_t timeout)
+{
+    return 4096ull << (timeout < CM_MAX_RESPONSE ? timeout : CM_MAX_RESPONSE);
+}
+
 static uint64_t rto(const struct cm_id *id)
 {
     uint64_t ns = CM_RTO_FIRST_NS << (id->attempts < 8 ? id->attempts : 8);
-    return ns < CM_RTO_MAX_NS ? ns : CM_RTO_MAX_NS;
+    uint64_t response = cm_wire_ns(id->response_timeout);
+    if (ns > CM_RTO_MAX_NS) ns = CM_RTO_MAX_NS;
+    return id->attempts >= id->max_retries && ns < response ? response : ns;
 }
 
 void cm_send_timed(struct cm_id *id, const struct cm_msg *msg, when_t now)

@@ -11,7 +11,9 @@
  * cm_connect, cm_sidr or the event that brought it, until cm_id_destroy; the engine may keep it for
  * longer, to say good-bye to the peer, but reports nothing more about it.
  *
- * Deliberately missing: path migration (LAP is ignored), RD and XRC, redirection.
+ * Deliberately missing: path migration (a LAP is ignored, as Linux does where there is RoCE; an
+ * alternate path in a REQ is answered with "not supported"), RD and XRC, redirection, and
+ * peer-to-peer connections, which neither Linux nor librdmacm has.
  * Calls return 0 or a negative errno for the caller's mistake, -EINVAL meaning a wrong state. */
 #ifndef RBOND_CM_CM_H
 #define RBOND_CM_CM_H
@@ -45,12 +47,12 @@ struct cm_out {
 };
 
 enum cm_event_type {
-    CM_EVENT_REQ,         /* a connection request: a new id, `owner` is the listener's */
-    CM_EVENT_REQ_ERROR,   /* nobody answered the REQ */
-    CM_EVENT_REP,         /* accepted: prepare the QP, then cm_ready */
-    CM_EVENT_REP_ERROR,   /* nobody answered the REP */
-    CM_EVENT_ESTABLISHED, /* RTU, or cm_established */
-    CM_EVENT_REJ,
+    CM_EVENT_REQ,           /* a connection request: a new id, `owner` is the listener's */
+    CM_EVENT_REQ_ERROR,     /* nobody answered the REQ */
+    CM_EVENT_REP,           /* accepted: prepare the QP, then cm_ready */
+    CM_EVENT_REP_ERROR,     /* nobody answered the REP */
+    CM_EVENT_ESTABLISHED,   /* RTU, or cm_established */
+    CM_EVENT_REJ,           /* of an established connection, too: then it is over */
     CM_EVENT_DREQ,          /* the peer disconnects: answer with cm_disconnect */
     CM_EVENT_DREP,          /* it has confirmed our DREQ, or crossed it with its own */
     CM_EVENT_DREQ_ERROR,    /* nobody answered the DREQ */
@@ -76,6 +78,7 @@ enum cm_verdict {
     CM_NO_LISTENER, /* nobody listens: rejected, if that does not change at once */
     CM_STALE,       /* rejected: its QP is in an older connection */
     CM_BUSY,        /* dropped: backlog or table is full; the peer will try again */
+    CM_UNSUPPORTED, /* LAP, APR: ignored */
 };
 
 #define CM_COUNTERS(X)                                                                             \
@@ -84,6 +87,7 @@ enum cm_verdict {
     X(rx_duplicates)                                                                               \
     X(rx_unknown)                                                                                  \
     X(rx_busy)                                                                                     \
+    X(rx_unsupported)                                                                              \
     X(tx_mads)                                                                                     \
     X(tx_resent) X(tx_dropped) X(timeouts) X(rejects_sent) X(rejects_received) X(connections)
 

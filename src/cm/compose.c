@@ -63,6 +63,7 @@ void compose_rep(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
         .responder_resources = offer->responder_resources,
         .initiator_depth = offer->initiator_depth,
         .target_ack_delay = CM_TARGET_ACK_DELAY,
+        .failover_accepted = id->failover_asked ? CM_FAILOVER_NOT_SUPPORTED : 0,
         .flow_control = offer->flow_control,
         .rnr_retry_count = offer->rnr_retry_count,
         .srq = offer->srq,
@@ -117,6 +118,17 @@ void compose_drep(struct cm_msg *m, const struct cm_id *id)
     m->drep.remote_comm_id = id->remote_id;
 }
 
+void compose_rej_rep(struct cm_msg *m, const struct cm_msg *rep, uint16_t reason)
+{
+    memset(m, 0, sizeof *m);
+    m->attr = CM_REJ;
+    m->tid = rep->tid;
+    m->rej.local_comm_id = rep->rep.remote_comm_id;
+    m->rej.remote_comm_id = rep->rep.local_comm_id;
+    m->rej.answers = CM_ANSWERS_REP;
+    m->rej.reason = reason;
+}
+
 /* A DREQ always gets its DREP, that the peer may rest (IBTA 12.9.8.3). A REP that nobody waits for
  * gets a REJ, or its sender would repeat it until it gives up. */
 bool compose_stranger(struct cm_msg *m, const struct cm_msg *msg)
@@ -130,11 +142,7 @@ bool compose_stranger(struct cm_msg *m, const struct cm_msg *msg)
         return true;
     }
     if (msg->attr == CM_REP) {
-        m->attr = CM_REJ;
-        m->rej.local_comm_id = msg->rep.remote_comm_id;
-        m->rej.remote_comm_id = msg->rep.local_comm_id;
-        m->rej.answers = CM_ANSWERS_REP;
-        m->rej.reason = CM_REJ_INVALID_COMM_ID;
+        compose_rej_rep(m, msg, CM_REJ_INVALID_COMM_ID);
         return true;
     }
     return false;

@@ -235,7 +235,9 @@ static bool may_repeat(const struct cm_id *id, when_t now)
 {
     bool held = id->state == CMS_REQ_HELD || id->state == CMS_REP_HELD;
     if (held && when_before(now, id->hold_until)) return true;
-    return id->attempts < (id->orphan ? CM_ORPHAN_RETRIES : CM_MAX_RETRIES);
+    uint8_t most = id->max_retries;
+    if (id->orphan && most > CM_ORPHAN_RETRIES) most = CM_ORPHAN_RETRIES;
+    return id->attempts < most;
 }
 
 static void give_up(struct cm_id *id, when_t now)

@@ -38,18 +38,15 @@ static enum cm_verdict duplicate_req(struct cm_id *id, const struct cm_msg *msg)
     return CM_DUPLICATE;
 }
 
-/* A REQ from a QP that another connection of ours still has at its far end proves that connection
- * dead (IBTA 12.9.8.3.1): its user hears so, and the REQ, rejected now, may come again. */
+/* A REQ or REP from a QP that another connection of ours still has at its far end proves that
+ * connection dead (IBTA 12.9.8.3.1): it is disconnected. The REQ, rejected now, may come again
+ * when that is done. */
 static void drop_stale(struct cm_id *old, when_t now)
 {
     switch (old->state) {
-    case CMS_ESTABLISHED:
+    case CMS_ESTABLISHED: cm_disconnect(old, now); break;
     case CMS_REP_SENT:
     case CMS_REP_HELD:
-        old->state = CMS_DREQ_RCVD;
-        cm_set_deadline(old, NEVER);
-        cm_report(old, CM_EVENT_DREQ, NULL);
-        break;
     case CMS_REQ_RCVD:
     case CMS_REP_RCVD: {
         struct cm_msg rej = {.attr = CM_REJ};
@@ -58,13 +55,8 @@ static void drop_stale(struct cm_id *old, when_t now)
         cm_id_close(old);
         break;
     }
-    case CMS_DREQ_SENT:
-        cm_report(old, CM_EVENT_DREP, NULL);
-        conn_timewait(old, now);
-        break;
-    default: break;
+    default: break; /* is being disconnected */
     }
-    if (old->state == CMS_DREQ_RCVD) old->remote_qpn = 0; /* no longer in the way */
 }
 
 static void keep_req(struct cm_id *id, const struct cm_msg *msg)
@@ -78,6 +70,9 @@ static void keep_req(struct cm_id *id, const struct cm_msg *msg)
     id->path_mtu = req->path_mtu;
     id->ack_timeout = req->primary.local_ack_timeout;
     id->service = req->transport_service_type;
+    id->max_retries = req->max_cm_retries;
+    id->response_timeout = req->local_cm_response_timeout;
+    id->failover_asked = !gid_is_zero(&req->alternate.local_gid);
     /* What one end may start, the other must answer. */
     id->responder_resources = req->initiator_depth;
     id->initiator_depth = req->responder_resources;
@@ -115,11 +110,10 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
         return CM_UNKNOWN_ID;
     }
     if (l->waiting >= l->backlog || !(id = cm_id_new(cm, route))) return CM_BUSY;
-    id->owner = l->owner;
-    id->listener = l;
-    l->waiting++;
+    cm_waits(id, l);
     keep_req(id, msg);
     cm_id_hash(id);
+    cm_id_hash_qp(id);
     cm_msg_encode(id->sent, msg); /* for cm_id_give_back */
     id->state = CMS_REQ_RCVD;
     cm_report(id, CM_EVENT_REQ, msg);
@@ -140,13 +134,24 @@ static enum cm_verdict mra_input(struct cm_id *id, const struct cm_mra *mra, whe
     } else {
         return CM_UNKNOWN_ID;
     }
-    uint8_t shift = mra->service_timeout < CM_MRA_TIMEOUT ? mra->service_timeout : CM_MRA_TIMEOUT;
-    id->hold_until = when_add(now, 4096ull << shift);
+    id->hold_until = when_add(now, cm_wire_ns(mra->service_timeout));
     cm_set_deadline(id, when_add(now, CM_HELD_RTO_NS));
     return CM_OK;
 }
 
-static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg)
+/* The REP names a QP that we have at the far end of another connection. */
+static enum cm_verdict stale_rep(struct cm_id *id, const struct cm_msg *rep, struct cm_id *old,
+                                 when_t now)
+{
+    struct cm_msg rej;
+    drop_stale(old, now);
+    compose_rej_rep(&rej, rep, CM_REJ_STALE_CONN);
+    cm_send_msg(id->cm, &id->route, &rej);
+    id->cm->counters.rejects_sent++;
+    return CM_STALE; /* our REQ, repeated, asks anew */
+}
+
+static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg, when_t now)
 {
     const struct cm_rep *rep = &msg->rep;
     if (id->state == CMS_REP_RCVD || id->state == CMS_ESTABLISHED) {
@@ -158,9 +163,13 @@ static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg)
         return CM_DUPLICATE;
     }
     if (id->state != CMS_REQ_SENT && id->state != CMS_REQ_HELD) return CM_UNKNOWN_ID;
+    struct cm_id *old =
+        cm_find_remote_qp(id->cm, rep->local_qpn, rep->local_ca_guid, &id->route.remote);
+    if (old && rep->local_qpn != 0) return stale_rep(id, msg, old, now);
     id->remote_id = rep->local_comm_id;
     id->remote_guid = rep->local_ca_guid;
     id->remote_qpn = rep->local_qpn;
+    cm_id_hash_qp(id);
     id->sq_psn = rep->starting_psn;
     id->initiator_depth = rep->responder_resources;
     id->responder_resources = rep->initiator_depth;
@@ -205,6 +214,11 @@ static enum cm_verdict rej_input(struct cm_id *id, const struct cm_msg *msg, whe
     case CMS_REP_HELD: break;
     case CMS_DREQ_SENT: /* it knows of no connection: as good as a DREP */
         cm_report(id, CM_EVENT_DREP, msg);
+        conn_timewait(id, now);
+        return CM_OK;
+    case CMS_ESTABLISHED: /* our RTU was lost, and the peer has given up */
+        id->cm->counters.rejects_received++;
+        cm_report(id, CM_EVENT_REJ, msg);
         conn_timewait(id, now);
         return CM_OK;
     default: return CM_UNKNOWN_ID;
@@ -280,9 +294,7 @@ static struct cm_id *addressee(struct cm *cm, const struct cm_msg *msg,
     struct cm_id *id = cm_find_local(cm, ours, route);
     if (!id || id->sidr || id->state == CMS_CLOSED || id->state == CMS_UNCLAIMED) return NULL;
     if (id->state == CMS_REQ_SENT || id->state == CMS_REQ_HELD) return id;
-    /* A REJ from one that has forgotten the connection may lack its id. */
-    if (id->remote_id != theirs && !(msg->attr == CM_REJ && theirs == 0)) return NULL;
-    return id;
+    return id->remote_id == theirs ? id : NULL;
 }
 
 enum cm_verdict conn_input(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
@@ -294,7 +306,7 @@ enum cm_verdict conn_input(struct cm *cm, const struct cm_msg *msg, const struct
         switch (msg->attr) {
         case CM_MRA: v = mra_input(id, &msg->mra, now); break;
         case CM_REJ: v = rej_input(id, msg, now); break;
-        case CM_REP: v = rep_input(id, msg); break;
+        case CM_REP: v = rep_input(id, msg, now); break;
         case CM_RTU: v = rtu_input(id); break;
         case CM_DREQ: v = dreq_input(id, msg, now); break;
         case CM_DREP: v = drep_input(id, msg, now); break;

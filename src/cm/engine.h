@@ -2,15 +2,17 @@
 #ifndef RBOND_CM_ENGINE_H
 #define RBOND_CM_ENGINE_H
 
+#include "base/heap.h"
 #include "base/list.h"
 #include "cm/cm.h"
 
-#define CM_HASH 1024
+#define CM_HASH 4096
 #define CM_OUT_RING 1024
 
-/* Our own retransmission: the first after RTO_FIRST, doubling up to RTO_MAX, at most MAX_RETRIES
- * times (20 s in all). Short beside what the wire fields tell the peer, because a lost message is
- * as a rule a dead member, and the next attempt leaves by another. */
+/* Our own retransmission: the first after RTO_FIRST, doubling up to RTO_MAX, as often as the REQ's
+ * max_cm_retries allows; after the last, the peer has the whole response timeout that the REQ
+ * gives it (25 s in all between two of us). Short beside that timeout, because a lost message is as
+ * a rule a dead member, and the next attempt leaves by another. */
 #define CM_RTO_FIRST_NS (100 * MS_NS)
 #define CM_RTO_MAX_NS (1600 * MS_NS)
 #define CM_MAX_RETRIES 15
@@ -23,6 +25,8 @@
 #define CM_GRACE_NS SEC_NS
 #define CM_MAX_HELD 256
 #define CM_TIMEWAIT_MAX_NS (250 * MS_NS)
+/* As long as we wait for anybody's answer, whatever timeout he asks for. */
+#define CM_MAX_RESPONSE 24
 
 /* Wire fields as Linux fills them: 4.096 us * 2^n. */
 #define CM_RESPONSE_TIMEOUT 20
@@ -60,10 +64,14 @@ struct cm_id {
     uint64_t remote_guid, service_id, tid;
     struct cm_route route;
     struct cm_listener *listener; /* its backlog counts this id; NULL: no longer */
+    struct list waiting;          /* in listener->requests or, CMS_UNCLAIMED, cm->unclaimed */
     struct list hash;             /* by remote id and address, once known */
-    struct list timed;            /* in cm->timed while deadline is set */
-    when_t deadline, hold_until;
+    struct list qp_hash;          /* by remote QP and address, once known */
+    struct heap_node alarm;       /* in cm->alarms */
+    when_t hold_until;
     uint16_t attempts;
+    uint8_t max_retries;      /* as the REQ has it */
+    uint8_t response_timeout; /* the peer's to answer us: 4.096 us * 2^n */
     uint8_t stale_retries;
     uint8_t sent[MAD_LEN]; /* the last message of the handshake, for repeating */
     uint32_t pending_events;
@@ -73,6 +81,7 @@ struct cm_id {
     qpn_t local_qpn, remote_qpn;
     psn_t sq_psn, rq_psn;
     uint64_t local_guid;
+    bool failover_asked; /* the REQ named an alternate path */
 };
 
 struct cm_listener {
@@ -82,6 +91,7 @@ struct cm_listener {
     enum cm_scope scope;
     struct gid local; /* CM_SCOPE_ADDRESS */
     uint32_t backlog, waiting;
+    struct list requests; /* the `waiting` */
     void *owner;
 };
 
@@ -95,8 +105,9 @@ struct cm {
     uint64_t random;
     struct cm_id **slots; /* conf.max_ids */
     uint32_t next_slot, nids, nheld;
-    struct list by_remote[CM_HASH];
-    struct list timed, listeners, events;
+    struct list by_remote[CM_HASH], by_remote_qp[CM_HASH];
+    struct heap alarms; /* room for conf.max_ids */
+    struct list unclaimed, listeners, events;
     struct cm_out *out; /* ring */
     uint32_t out_head, out_tail;
     struct cm_counters counters;
@@ -114,8 +125,10 @@ struct cm_id *cm_find_remote(struct cm *cm, uint32_t remote_id, uint64_t remote_
 /* The live connection whose far end is this QP. */
 struct cm_id *cm_find_remote_qp(struct cm *cm, qpn_t qpn, uint64_t guid, const struct gid *remote);
 void cm_id_hash(struct cm_id *id);
+void cm_id_hash_qp(struct cm_id *id);
 void cm_set_deadline(struct cm_id *id, when_t when); /* NEVER: none */
 uint64_t cm_random(struct cm *cm);
+uint64_t cm_wire_ns(uint8_t timeout); /* of a five-bit field, at most CM_MAX_RESPONSE */
 
 /* cm.c: queues */
 void cm_send_mad(struct cm *cm, const struct cm_route *route, const uint8_t *mad, uint8_t attempt);
@@ -129,6 +142,7 @@ void cm_report(struct cm_id *id, enum cm_event_type type, const struct cm_msg *m
 void cm_forget_events(struct cm_id *id);
 
 /* listen.c */
+void cm_waits(struct cm_id *id, struct cm_listener *listener); /* until cm_taken */
 struct cm_listener *cm_find_listener(struct cm *cm, uint64_t service_id, const struct gid *local);
 
 /* compose.c: messages of one id, ready to encode */
@@ -137,6 +151,8 @@ void compose_rep(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
 void compose_mra(struct cm_msg *m, const struct cm_id *id, enum cm_msg_answered answers);
 void compose_rej(struct cm_msg *m, const struct cm_id *id, enum cm_msg_answered answers,
                  uint16_t reason, const void *private_data, size_t len);
+/* The no to a REP that no id of ours takes. */
+void compose_rej_rep(struct cm_msg *m, const struct cm_msg *rep, uint16_t reason);
 void compose_rtu(struct cm_msg *m, const struct cm_id *id);
 void compose_dreq(struct cm_msg *m, const struct cm_id *id);
 void compose_drep(struct cm_msg *m, const struct cm_id *id);

@@ -26,6 +26,7 @@ bool hold_request(struct cm *cm, const struct cm_msg *msg, const struct cm_route
     id->state = CMS_UNCLAIMED;
     id->orphan = true;
     cm->nheld++;
+    list_add_tail(&cm->unclaimed, &id->waiting);
     cm_set_deadline(id, when_add(now, CM_GRACE_NS));
     return true;
 }
@@ -35,6 +36,7 @@ static void release(struct cm_id *id, struct cm_msg *msg, struct cm_route *route
     decode(id, msg);
     *route = id->route;
     id->cm->nheld--;
+    list_del(&id->waiting);
     cm_id_free(id);
 }
 
@@ -62,11 +64,10 @@ void cm_id_give_back(struct cm_id *id, when_t now)
 
 void hold_claim(struct cm *cm, when_t now)
 {
-    list_for_each_safe (pos, tmp, &cm->timed) {
-        struct cm_id *id = container_of(pos, struct cm_id, timed);
+    list_for_each_safe (pos, tmp, &cm->unclaimed) {
+        struct cm_id *id = container_of(pos, struct cm_id, waiting);
         struct cm_msg msg;
         struct cm_route route;
-        if (id->state != CMS_UNCLAIMED) continue;
         if (!cm_find_listener(cm, id->service_id, &id->route.local)) continue;
         release(id, &msg, &route);
         again(cm, &msg, &route, now);

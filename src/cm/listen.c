@@ -20,6 +20,7 @@ int cm_listen(struct cm *cm, uint64_t service_id, enum cm_scope scope, const str
     if (scope == CM_SCOPE_ADDRESS) l->local = *local;
     l->backlog = backlog;
     l->owner = owner;
+    list_init(&l->requests);
     list_add_tail(&cm->listeners, &l->all);
     *out = l;
     hold_claim(cm, now);
@@ -28,16 +29,24 @@ int cm_listen(struct cm *cm, uint64_t service_id, enum cm_scope scope, const str
 
 void cm_listener_destroy(struct cm_listener *listener)
 {
-    struct cm *cm = listener->cm;
-    for (uint32_t i = 0; i < cm->conf.max_ids && listener->waiting > 0; i++)
-        if (cm->slots[i] && cm->slots[i]->listener == listener) cm_taken(cm->slots[i]);
+    list_for_each_safe (pos, tmp, &listener->requests)
+        cm_taken(container_of(pos, struct cm_id, waiting));
     list_del(&listener->all);
     free(listener);
+}
+
+void cm_waits(struct cm_id *id, struct cm_listener *listener)
+{
+    id->owner = listener->owner;
+    id->listener = listener;
+    listener->waiting++;
+    list_add_tail(&listener->requests, &id->waiting);
 }
 
 void cm_taken(struct cm_id *id)
 {
     if (!id->listener) return;
+    list_del(&id->waiting);
     id->listener->waiting--;
     id->listener = NULL;
 }

@@ -70,9 +70,7 @@ enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
     }
     if (l->waiting >= l->backlog || !(id = cm_id_new(cm, route))) return CM_BUSY;
     id->sidr = true;
-    id->owner = l->owner;
-    id->listener = l;
-    l->waiting++;
+    cm_waits(id, l);
     id->remote_id = req->request_id;
     id->service_id = req->service_id;
     id->tid = msg->tid;

@@ -73,6 +73,9 @@ enum cm_rej_reason {
 /* Which message a MRA or REJ answers: two bits (IBTA tables 108, 109). */
 enum cm_msg_answered { CM_ANSWERS_REQ = 0, CM_ANSWERS_REP = 1, CM_ANSWERS_OTHER = 2 };
 
+/* REP's failover_accepted (IBTA 12.6.8.6). */
+enum cm_failover { CM_FAILOVER_ACCEPTED = 0, CM_FAILOVER_NOT_SUPPORTED = 1 };
+
 /* SIDR_REP status (IBTA 12.11.2.2). */
 enum cm_sidr_status {
     CM_SIDR_OK = 0,

@@ -106,9 +106,9 @@ static inline struct cm_id *connect_from(struct pair *p, struct cm *cm, qpn_t qp
     return id;
 }
 
-static inline void accept_it(struct pair *p, struct cm_id *id)
+static inline void accept_with(struct pair *p, struct cm_id *id, qpn_t qpn)
 {
-    struct cm_offer offer = {.qpn = SERVER_QPN,
+    struct cm_offer offer = {.qpn = qpn,
                              .ca_guid = 0x5e47e4,
                              .responder_resources = 2,
                              .initiator_depth = 1,
@@ -117,6 +117,8 @@ static inline void accept_it(struct pair *p, struct cm_id *id)
                              .private_len = 3};
     assert_int_equal(cm_accept(id, &offer, p->now), 0);
 }
+
+static inline void accept_it(struct pair *p, struct cm_id *id) { accept_with(p, id, SERVER_QPN); }
 
 /* Both ends established, all events taken. */
 static inline void establish(struct pair *p, struct cm_id **client, struct cm_id **server)
