@@ -7,6 +7,7 @@
  *   hold.c                      acknowledgements that wait for company
  *   pages.c                     the program's memory, page by page
  *   pd.c mr.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
+ *   comp_cntr.c                 completion counters, refused
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported
  */
 #ifndef RBOND_VERBS_OBJECT_H

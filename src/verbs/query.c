@@ -13,7 +13,9 @@
 #define VENDOR_PART_ID 1
 #define PHYS_STATE_DISABLED 3
 #define PHYS_STATE_LINK_UP 5
-#define MAX_OBJECTS (1 << 20) /* bounded by memory alone */
+/* Bounded by memory alone; so many fit into any. */
+#define MAX_OBJECTS (1 << 20)
+#define MAX_CQS (1 << 16)
 
 /* libibverbs' private enum of ibv_query_gid_type. */
 enum { GID_TYPE_SYSFS_ROCE_V2 = 1 };
@@ -35,11 +37,11 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->max_qp = HCA_MAX_QP - 2; /* QP 0 and 1 are the GSI's */
     a->max_qp_wr = HCA_MAX_WR;
     a->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
-                          IBV_DEVICE_PORT_ACTIVE_EVENT | IBV_DEVICE_SYS_IMAGE_GUID |
-                          IBV_DEVICE_SRQ_RESIZE;
+                          IBV_DEVICE_UD_AV_PORT_ENFORCE | IBV_DEVICE_PORT_ACTIVE_EVENT |
+                          IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_SRQ_RESIZE;
     a->max_sge = HCA_MAX_SGE;
     a->max_sge_rd = HCA_MAX_SGE;
-    a->max_cq = MAX_OBJECTS;
+    a->max_cq = MAX_CQS;
     a->max_cqe = HCA_MAX_CQE;
     a->max_mr = MAX_OBJECTS;
     a->max_pd = MAX_OBJECTS;
@@ -132,6 +134,21 @@ EXPORT int ibv_query_port(struct ibv_context *context, uint8_t port,
     if (!context_is_ours(context)) return REAL(ibv_query_port, "IBVERBS_1.1")(context, port, attr);
     return rb_query_port(context, port, (struct ibv_port_attr *)attr,
                          offsetof(struct ibv_port_attr, port_cap_flags2));
+}
+
+/* Since IBVERBS_1.16, rdma-core 62: in units of 100 Mb/s. A bond's is the sum of what its usable
+ * members have. */
+EXPORT int ibv_query_port_speed(struct ibv_context *context, uint32_t port, uint64_t *speed);
+int ibv_query_port_speed(struct ibv_context *context, uint32_t port, uint64_t *speed)
+{
+    struct device_state state;
+
+    if (!context_is_ours(context))
+        return REAL(ibv_query_port_speed, "IBVERBS_1.16")(context, port, speed);
+    if (port != 1) return EINVAL;
+    function_state(rb_context(context)->f, &state);
+    *speed = state.speed_mbps / 100;
+    return 0;
 }
 
 /* ---- GIDs -------------------------------------------------------------------------------- */
