@@ -2,13 +2,15 @@
  *
  *   hca.c      packets in and out, QPs in turn    numbers.c QPN -> QP, SRQ number -> SRQ
  *   agenda.c   deadlines and turns                event.c   async events that wait for the owner
- *   pace.c     the speed of what is not acknowledged */
+ *   pace.c     the speed of what is not acknowledged
+ *   mcast.c    multicast groups -> UD QPs         twins.c   copies that came by two members */
 #ifndef RBOND_HCA_ADAPTER_H
 #define RBOND_HCA_ADAPTER_H
 
 #include "base/heap.h"
 #include "base/list.h"
 #include "hca/hca.h"
+#include "hca/mcast.h"
 #include "hca/pace.h"
 
 /* What can raise async events. Each type waits once: an event not yet taken stands for the ones
@@ -55,6 +57,7 @@ struct hca {
     uint32_t nqps;
     uint32_t next_pd;
     struct mr_table mrs;
+    struct mcast mcast;
     uint64_t random; /* state of hca_random */
 
     uint64_t inflight;          /* window.c: bytes unacknowledged, all QPs */
@@ -67,6 +70,11 @@ struct hca {
 
 /* A 64-bit number for keys and tags. */
 uint64_t hca_random(struct hca *hca);
+
+/* IBTA 9.6.1 (header validation): the counter that says why not, or NULL where the QP may have the
+ * packet. */
+uint64_t *hca_refuse(struct hca *hca, const struct hca_qp *qp, const struct roce_hdr *h,
+                     const struct hca_rx *rx);
 
 /* numbers.c: -ENOMEM when all are taken. One is reused only after all others have had their turn, so
  * that packets of a dead object do not find a live one. */

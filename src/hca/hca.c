@@ -35,13 +35,17 @@ struct hca *hca_new(const struct hca_conf *conf)
 void hca_free(struct hca *hca)
 {
     if (!hca) return;
-    list_for_each_safe (node, tmp, &hca->qps)
-        hca_qp_destroy(hca, container_of(node, struct hca_qp, all));
+    list_for_each_safe (node, tmp, &hca->qps) {
+        struct hca_qp *qp = container_of(node, struct hca_qp, all);
+        mcast_forget(hca, qp);
+        hca_qp_destroy(hca, qp);
+    }
     list_for_each_safe (node, tmp, &hca->srqs)
         hca_srq_destroy(hca, container_of(node, struct hca_srq, all));
     list_for_each_safe (node, tmp, &hca->cqs)
         hca_cq_destroy(hca, container_of(node, struct hca_cq, all));
     mr_free_all(hca);
+    mcast_free(hca);
     heap_free(&hca->alarms);
     free(hca);
 }
@@ -90,10 +94,8 @@ static void count_rx(struct hca *hca, const struct hca_rx *rx)
     }
 }
 
-/* IBTA 9.6.1 (header validation): the counter that says why not, or NULL where the QP may have it.
- */
-static uint64_t *refuse(struct hca *hca, const struct hca_qp *qp, const struct roce_hdr *h,
-                        const struct hca_rx *rx)
+uint64_t *hca_refuse(struct hca *hca, const struct hca_qp *qp, const struct roce_hdr *h,
+                     const struct hca_rx *rx)
 {
     struct hca_counters *c = &hca->counters;
     uint8_t service = h->opcode & SERVICE_MASK;
@@ -103,10 +105,12 @@ static uint64_t *refuse(struct hca *hca, const struct hca_qp *qp, const struct r
         return &c->rx_bad_qp;
     if ((h->pkey & PKEY_NUMBER) != (ROCE_PKEY_DEFAULT & PKEY_NUMBER)) return &c->rx_bad_pkey;
     if (qp->state < HCA_QPS_RTR || qp->state > HCA_QPS_SQE) return &c->rx_bad_state;
-    /* A connected QP hears its own peer alone. */
-    if (qp->type != HCA_QPT_UD &&
-        (!gid_equal(&rx->src, &qp->attr.av.dgid) || !gid_equal(&rx->dst, &qp->attr.av.sgid)))
-        return &c->rx_dropped;
+    if (qp->type == HCA_QPT_UD) {
+        /* IBTA 9.6.1.2: multicast goes to the multicast QPN, and nothing else does. */
+        if (gid_is_multicast(&rx->dst) != (h->dqpn == ROCE_QPN_MULTICAST)) return &c->rx_bad_qp;
+    } else if (!gid_equal(&rx->src, &qp->attr.av.dgid) || !gid_equal(&rx->dst, &qp->attr.av.sgid)) {
+        return &c->rx_dropped; /* a connected QP hears its own peer alone */
+    }
     return NULL;
 }
 
@@ -119,16 +123,21 @@ void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now)
         hca->counters.rx_bad_header++;
         return;
     }
+    const uint8_t *payload = rx->data + hdr_len;
+    size_t len = rx->len - hdr_len - h.pad;
+    if (h.dqpn == ROCE_QPN_MULTICAST) {
+        mcast_input(hca, rx, &h, payload, len, now);
+        cq_fail_overrun(hca, now);
+        return;
+    }
     struct hca_qp *qp = numbers_find(hca, &hca->qpns, h.dqpn);
-    uint64_t *why_not = refuse(hca, qp, &h, rx);
+    uint64_t *why_not = hca_refuse(hca, qp, &h, rx);
     if (why_not) {
         ++*why_not;
         return;
     }
     qp->view.rx_packets++;
     qp->view.rx_bytes += rx->len;
-    const uint8_t *payload = rx->data + hdr_len;
-    size_t len = rx->len - hdr_len - h.pad;
     if ((h.opcode & SERVICE_MASK) == ROCE_CNP) {
         hca->counters.cnp_received++;
         rc_cnp(qp, now);

@@ -28,12 +28,15 @@
 #define HCA_FUNCTION_BITS 10
 #define HCA_INDEX_BITS 14
 #define HCA_MAX_QP (1u << HCA_INDEX_BITS)
+#define HCA_QPS (HCA_MAX_QP - 3) /* that can be: the first two and the last index are never given */
 #define HCA_MAX_SGE 16
 #define HCA_MAX_INLINE 1024
 #define HCA_MAX_WR 16384
 #define HCA_MAX_CQE (1 << 22) /* memory is touched as completions come */
 #define HCA_MAX_RD_ATOMIC 64
 #define HCA_MAX_MSG (1u << 31)
+#define HCA_MAX_MCAST_GROUPS 256
+#define HCA_MAX_MCAST_QPS 1024 /* attached to one group */
 
 struct hca;
 struct hca_qp;
@@ -195,6 +198,7 @@ struct hca_qp_init {
     struct hca_srq *srq;  /* NULL: a receive queue of its own */
     struct hca_qp_cap cap; /* in: wanted; hca_qp_create writes what was given, at least as much */
     bool sq_sig_all;
+    bool block_own_mcast; /* UD: its own multicast datagrams are not given to it */
     uint8_t bucket;       /* the affinity bucket in the steering table */
     void *queues;         /* room for the work queues: hca_qp_bytes() zeroes, aligned as malloc does,
                              the caller's again after hca_qp_destroy; NULL: the adapter's own */
@@ -266,6 +270,7 @@ struct hca_rx {
     struct gid src, dst;
     uint8_t traffic_class, hop_limit; /* TOS, TTL for IPv4 */
     uint8_t member;                   /* the member it came in on; STEER_NO_MEMBER: unknown */
+    bool own;                         /* multicast: this device's own, looped back */
     const uint8_t *data;              /* BTH .. pad */
     size_t len;
 };
@@ -312,7 +317,8 @@ struct hca_event {
     X(packet_seq_err) X(out_of_sequence) X(duplicate_request) X(implied_nak_seq_err)               \
     X(rx_bad_header) X(rx_bad_qp) X(rx_bad_pkey) X(rx_bad_qkey) X(rx_bad_state) X(rx_dropped)      \
     X(resp_remote_access_errors) X(resp_local_length_error) X(req_remote_invalid_request)         \
-    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps) X(detours)
+    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps) X(detours)    \
+    X(tx_multicast) X(rx_multicast) X(rx_multicast_unwanted) X(rx_multicast_twins)
 
 struct hca_counters {
 #define X(name) uint64_t name;
@@ -465,6 +471,7 @@ int hca_srq_post(struct hca *hca, struct hca_srq *srq, const struct hca_recv_wr 
 /* What the work queues of such a QP take; 0 where hca_qp_create would refuse it. */
 size_t hca_qp_bytes(const struct hca_qp_init *init);
 int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **qp);
+/* -EBUSY while it is attached to a multicast group. */
 int hca_qp_destroy(struct hca *hca, struct hca_qp *qp);
 int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *attr, uint32_t mask,
                   when_t now);
@@ -475,6 +482,18 @@ qpn_t hca_qp_num(const struct hca_qp *qp);
 void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view);
 /* Moves the QP to another affinity bucket, at once. */
 void hca_qp_set_bucket(struct hca *hca, struct hca_qp *qp, uint8_t bucket, when_t now);
+
+/* From now on the QP hears datagrams to the group, in whatever state it can receive; attached twice
+ * it still hears each once. -EINVAL: no multicast GID or no UD QP; -ENOMEM: too many groups, or QPs
+ * of one. That the network delivers the group here is the owner's care. */
+int hca_mcast_attach(struct hca *hca, struct hca_qp *qp, const struct gid *group);
+/* -EINVAL: it is not attached. */
+int hca_mcast_detach(struct hca *hca, struct hca_qp *qp, const struct gid *group);
+/* Is any QP attached to it? */
+bool hca_mcast_has(const struct hca *hca, const struct gid *group);
+/* The group number `index` of those with a QP; false past the last. The order holds until the next
+ * attach or detach. */
+bool hca_mcast_group(const struct hca *hca, uint32_t index, struct gid *group);
 
 /* -EINVAL wrong state, opcode or SGE count; -ENOMEM queue full. Nothing is queued on an error. In
  * the error state both are accepted and flushed. */

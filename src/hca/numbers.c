@@ -1,9 +1,10 @@
 /* Numbers of this function -> objects: QPs, and XRC SRQs in a space of their own. Indices 0 and 1
- * are kept out: of function 0 they are the management QPs. */
+ * are kept out: of function 0 they are the management QPs. So is the last: of the last function it
+ * is the multicast QPN. */
 #include "hca/adapter.h"
 #include <errno.h>
 
-enum { FIRST_INDEX = 2, NINDEX = HCA_MAX_QP - FIRST_INDEX };
+enum { FIRST_INDEX = 2, NINDEX = HCA_QPS };
 
 int numbers_add(struct hca *hca, struct numbers *numbers, void *object, uint32_t *number)
 {

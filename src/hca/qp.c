@@ -96,6 +96,7 @@ static struct hca_qp *qp_new(struct hca *hca, const struct hca_qp_init *init)
     qp->pd = init->pd;
     qp->xrcd = init->xrcd;
     qp->sig_all = init->sq_sig_all;
+    qp->block_own_mcast = init->block_own_mcast;
     qp->attr.cap = init->cap;
     qp->send_cq = init->send_cq;
     qp->recv_cq = init->recv_cq;
@@ -155,6 +156,7 @@ static void go_quiet(struct hca_qp *qp)
 
 int hca_qp_destroy(struct hca *hca, struct hca_qp *qp)
 {
+    if (qp->mcast_groups) return -EBUSY;
     qp_to_reset(qp);
     if (qp_is_reliable(qp)) rc_fini(qp);
     go_quiet(qp);

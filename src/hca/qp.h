@@ -37,6 +37,8 @@ struct hca_qp {
     uint32_t pd, xrcd;
     bool sig_all;
     bool last_wqe_reported, comm_established;
+    bool block_own_mcast;
+    uint32_t mcast_groups;         /* it is attached to so many */
     struct hca_qp_attr attr;
     uint32_t mtu;                  /* bytes: 256 << (attr.path_mtu - 1) */
     struct hca_cq *send_cq, *recv_cq;

@@ -52,6 +52,7 @@ size_t ud_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
             tx->niov = (uint8_t)niov;
             tx->payload_len = wqe->length;
             qp_emit_to(qp, tx, &h, &wqe->wr.ah, wqe->wr.remote_qpn);
+            if (gid_is_multicast(&wqe->wr.ah.dgid)) qp->hca->counters.tx_multicast++;
             n++;
         }
         qp->attr.sq_psn = psn_add(qp->attr.sq_psn, 1);

@@ -28,4 +28,10 @@ static inline bool gid_is_ipv4(const struct gid *g)
     return memcmp(g->raw, prefix, sizeof prefix) == 0;
 }
 
+/* An IPv6 multicast address, or an IPv4 one mapped. */
+static inline bool gid_is_multicast(const struct gid *g)
+{
+    return g->raw[0] == 0xff || (gid_is_ipv4(g) && (g->raw[12] & 0xf0) == 0xe0);
+}
+
 #endif

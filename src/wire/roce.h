@@ -14,6 +14,7 @@
 #define ROCE_MAX_HDR_LEN 64    /* no opcode needs more than BTH + XRCETH + AtomicETH = 44 */
 #define ROCE_PKEY_DEFAULT 0xffff
 #define ROCE_SPORT_MIN 0xc000
+#define ROCE_QPN_MULTICAST 0xffffff /* IBTA 9.3.1: the destination of every multicast packet */
 
 typedef uint32_t qpn_t; /* 24 bits */
 
