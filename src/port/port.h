@@ -58,9 +58,16 @@ struct port *port_udp_new(uint16_t function, int rx_fd, const int *tx_fds, size_
  * attaches the steering program (port_udp_steer) to the first of the group. Negative errno. */
 int port_udp_rx_socket(void);
 int port_udp_tx_socket(void);
-/* Attaches the classic-BPF program that picks the socket of a reuseport group from the QPN. */
+/* Attaches the classic-BPF program that picks the socket of a reuseport group from the QPN. To be
+ * called for the first of the group, which is to hear no multicast itself. */
 int port_udp_steer(int rx_fd);
 /* SO_LOCK_FILTER. */
 int port_udp_lock(int rx_fd);
+/* Makes an rx socket hear a multicast group on a net device, or no more: IGMP or MLD tell the
+ * network, by the kernel, which gives each datagram to every socket of the reuseport group that
+ * has joined. 0 or a negative errno, as of
+ * IP_ADD_MEMBERSHIP and IPV6_ADD_MEMBERSHIP. */
+int port_udp_join(int rx_fd, const struct gid *group, uint32_t ifindex);
+int port_udp_leave(int rx_fd, const struct gid *group, uint32_t ifindex);
 
 #endif

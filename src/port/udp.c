@@ -35,6 +35,13 @@ static const struct port_ops udp_ops = {
     .close = udp_close,
 };
 
+bool udp_is_local(const struct udp_port *p, const struct gid *gid)
+{
+    for (size_t i = 0; i < p->nlocal; i++)
+        if (gid_equal(&p->local[i], gid)) return true;
+    return false;
+}
+
 uint16_t udp_source_port(int fd)
 {
     struct sockaddr_in6 self = {0};

@@ -83,6 +83,9 @@ struct udp_port {
 int udp_rx(struct port *port, void (*sink)(void *ctx, const struct hca_rx *rx), void *ctx);
 size_t udp_tx(struct port *port, const struct hca_tx *pkts, size_t n);
 
+/* Is it one of this device's own addresses? */
+bool udp_is_local(const struct udp_port *p, const struct gid *gid);
+
 /* The local port that the socket is bound to; 0: none. */
 uint16_t udp_source_port(int fd);
 

@@ -16,7 +16,7 @@ struct arrival {
     uint32_t begun; /* icrc_begin of it, once its udp_len is set */
     struct hca_rx rx;
     size_t segment;
-    bool ipv4, looped;
+    bool ipv4, looped, multicast;
 };
 
 void udp_rx_init(struct udp_rx *rx)
@@ -89,6 +89,8 @@ static void describe(const struct udp_port *p, struct mmsghdr *m, struct arrival
     a->rx.dst = a->path.dst;
     a->ipv4 = gid_is_ipv4(&a->path.dst);
     a->looped = is_loopback(&a->path.src);
+    a->multicast = gid_is_multicast(&a->path.dst);
+    if (a->multicast) a->rx.own = udp_is_local(p, &a->path.src);
 }
 
 /* The identification that IPv4's ICRC covers is not to be seen here. Expected is the datagram's
@@ -107,11 +109,17 @@ static bool icrc_right(struct arrival *a, uint8_t *roce, size_t len, uint16_t in
     return want == got || (a->ipv4 && icrc_explained_v4(want, got, len, &id));
 }
 
+static bool addressed(const struct udp_port *p, const struct arrival *a, qpn_t qpn)
+{
+    return a->multicast ? qpn == ROCE_QPN_MULTICAST : qpn >> HCA_INDEX_BITS == p->function;
+}
+
 /* Another function's: GRO merged it behind one of ours, or the group has no socket for it. Only
- * once: what came over loopback and is still not ours belongs to nobody. */
+ * once: what came over loopback and is still not ours belongs to nobody. Of multicast every
+ * function has had its own copy. */
 static void hand_on(struct udp_port *p, const struct arrival *a, uint8_t *roce, size_t len)
 {
-    if (!a->looped && udp_hand_on(p, a->ipv4, &a->rx, roce, len))
+    if (!a->looped && !a->multicast && udp_hand_on(p, a->ipv4, &a->rx, roce, len))
         p->port.stats.rx_handed_on++;
     else
         p->port.stats.rx_foreign++;
@@ -144,11 +152,11 @@ static bool take(struct udp_port *p, struct arrival *a, uint8_t *data, size_t le
         p->port.stats.rx_icrc_errors++;
         return false;
     }
-    if (get_be24(data + 5) >> HCA_INDEX_BITS != p->function) {
+    if (!addressed(p, a, get_be24(data + 5))) {
         hand_on(p, a, data, len);
         return false;
     }
-    if (a->looped && !unwrap(a, data, &len)) {
+    if (a->looped && !a->multicast && !unwrap(a, data, &len)) {
         p->port.stats.rx_short++;
         return false;
     }

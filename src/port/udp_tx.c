@@ -33,22 +33,17 @@ static uint32_t datagram_len(const struct hca_tx *pkt)
     return pkt->hdr_len + pkt->payload_len + pkt->pad + ROCE_ICRC_LEN;
 }
 
+/* Of a meaning on one link only: fe80::/10, and multicast of link-local scope. */
 static bool is_link_local(const struct gid *gid)
 {
+    if (gid->raw[0] == 0xff) return (gid->raw[1] & 0x0f) == 2;
     return gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80;
-}
-
-static bool is_local(const struct udp_port *p, const struct gid *dst)
-{
-    for (size_t i = 0; i < p->nlocal; i++)
-        if (gid_equal(&p->local[i], dst)) return true;
-    return false;
 }
 
 /* The net device to leave by; 0: the kernel knows best, since the destination is this host. */
 static uint32_t egress(const struct udp_port *p, const struct hca_tx *pkt)
 {
-    if (!is_link_local(&pkt->dst) && is_local(p, &pkt->dst)) return 0;
+    if (!is_link_local(&pkt->dst) && udp_is_local(p, &pkt->dst)) return 0;
     return p->member[pkt->member].ifindex;
 }
 
