@@ -34,10 +34,19 @@ void page_read(const struct device_page *page, struct device_state *out);
 
 #define FUNCTION_PAGE_QPS HCA_MAX_QP
 
+/* A multicast group that the function's receive socket has joined on a net device. */
+#define FUNCTION_PAGE_MEMBERSHIPS (HCA_MAX_MCAST_GROUPS * STEER_MAX_MEMBERS)
+
+struct function_membership {
+    struct gid group;
+    uint32_t ifindex; /* 0: an empty slot */
+};
+
 struct function_page {
     _Atomic uint64_t counters[64];                     /* struct hca_counters, in its order */
     struct hca_member_counters member[STEER_MAX_MEMBERS];
     struct hca_qp_view qp[FUNCTION_PAGE_QPS];          /* slot = QP index; qpn 0: free */
+    struct function_membership membership[FUNCTION_PAGE_MEMBERSHIPS];
 };
 
 #endif

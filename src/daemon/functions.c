@@ -195,6 +195,22 @@ static void bequeath(const struct function *fn)
     }
 }
 
+/* pread, not a mapping: holes of the page stay holes, and each record is copied once. */
+static bool read_at(const struct function *fn, void *to, size_t len, size_t offset)
+{
+    return pread(fn->page_fd, to, len, (off_t)offset) == (ssize_t)len;
+}
+
+/* The socket lives on here, and would go on to hear them. */
+static void leave_groups(const struct function *fn, int rx_fd)
+{
+    static struct function_membership m[FUNCTION_PAGE_MEMBERSHIPS];
+
+    if (!read_at(fn, m, sizeof m, offsetof(struct function_page, membership))) return;
+    for (size_t i = 0; i < FUNCTION_PAGE_MEMBERSHIPS; i++)
+        if (m[i].ifindex) port_udp_leave(rx_fd, &m[i].group, m[i].ifindex);
+}
+
 void functions_close(struct functions *fs, struct function *fn, when_t now)
 {
     struct function_slot *slot = &fs->slot[fn->number];
@@ -203,6 +219,7 @@ void functions_close(struct functions *fs, struct function *fn, when_t now)
         bequeath(fn);
         fn->device->functions--;
     }
+    leave_groups(fn, slot->rx_fd);
     slot->function = NULL;
     slot->freed = now;
     slot->spoiled = is_connected(slot->rx_fd);
@@ -228,12 +245,6 @@ struct function *functions_at(const struct functions *fs, unsigned n)
 }
 
 /* ---- the page ---------------------------------------------------------------------------- */
-
-/* pread, not a mapping: holes of the page stay holes, and each record is copied once. */
-static bool read_at(const struct function *fn, void *to, size_t len, size_t offset)
-{
-    return pread(fn->page_fd, to, len, (off_t)offset) == (ssize_t)len;
-}
 
 void function_read_counts(const struct function *fn, struct function_counts *out)
 {

@@ -7,6 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A group's GID may be of the other family than the GID that was asked for: programs name groups as
+ * InfiniBand does, in IPv6. Such datagrams leave with the device's first address of the family. */
+static void fit_source(const struct device_state *state, struct hca_ah *ah)
+{
+    bool ipv4 = gid_is_ipv4(&ah->dgid);
+    for (size_t i = 0; i < CTL_MAX_GIDS && gid_is_ipv4(&ah->sgid) != ipv4; i++)
+        if (!gid_is_zero(&state->gid[i]) && gid_is_ipv4(&state->gid[i]) == ipv4)
+            ah->sgid = state->gid[i];
+}
+
 int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah)
 {
     struct device_state state;
@@ -23,6 +33,10 @@ int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct 
                           .static_rate = attr->static_rate,
                           .port_num = attr->port_num};
     memcpy(&ah->dgid, &attr->grh.dgid, sizeof ah->dgid);
+    if (gid_is_multicast(&ah->dgid)) {
+        ah->dgid = mcast_wire(&ah->dgid);
+        fit_source(&state, ah);
+    }
     if (gid_is_zero(&ah->sgid) || gid_is_zero(&ah->dgid)) return EINVAL;
     if (gid_is_ipv4(&ah->sgid) != gid_is_ipv4(&ah->dgid)) return EINVAL;
     return 0;

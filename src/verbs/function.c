@@ -76,6 +76,7 @@ static void follow_page(struct function *f, when_t now)
     hca_set_mtu(f->hca, 128u << function_mtu(f->state.mtu));
     hca_set_speed(f->hca, (uint64_t)f->state.speed_mbps * 1000000 / 8);
     hca_steer(f->hca, &f->state.steering, now);
+    mcast_follow(f);
 }
 
 static void look_at_page(struct function *f, when_t now)

@@ -42,6 +42,7 @@ struct function {
     bool unsent;                    /* events wait for room in a pipe */
     bool fatal;                     /* the device has gone */
     uint8_t next_bucket;
+    uint32_t memberships; /* in out->membership */
     uint32_t idle_spins;
     bool holding; /* hold.c: acknowledgements are kept back */
     when_t held_since;
@@ -106,6 +107,12 @@ void publish_if_due(struct function *f, when_t now);
 void publish_now(struct function *f, when_t now);
 void publish_qp(struct function *f, struct rb_qp *qp);
 void publish_qp_gone(struct function *f, qpn_t qpn);
+
+/* mcast.c */
+/* Holding the lock: the receive socket joins and leaves groups, as QPs and members now are. */
+void mcast_follow(struct function *f);
+/* The group as it is on the wire. */
+struct gid mcast_wire(const struct gid *group);
 
 /* event.c: holding the lock */
 void events_deliver(struct function *f);

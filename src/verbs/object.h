@@ -6,6 +6,7 @@
  *   function.c worker.c         the adapter's driver         publish.c      its counters page
  *   hold.c                      acknowledgements that wait for company
  *   pages.c                     the program's memory, page by page
+ *   mcast.c                     groups: the adapter's and the socket's
  *   pd.c mr.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
  *   comp_cntr.c                 completion counters, refused
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported

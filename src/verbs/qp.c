@@ -30,6 +30,11 @@ static void qp_consumers(struct rb_qp *qp, void (*how)(struct rb_cq *, struct rb
     how(s < r ? s : r, s < r ? r : s);
 }
 
+static uint32_t create_flags(const struct ibv_qp_init_attr_ex *init)
+{
+    return init->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? init->create_flags : 0;
+}
+
 /* Objects of another context are another adapter's. */
 static bool objects_are_right(const struct ibv_context *context,
                               const struct ibv_qp_init_attr_ex *init)
@@ -49,7 +54,8 @@ static int check_init(const struct ibv_context *context, const struct ibv_qp_ini
     if (!(init->comp_mask & IBV_QP_INIT_ATTR_PD)) return EINVAL;
     if (init->qp_type != IBV_QPT_RC && init->qp_type != IBV_QPT_UC && init->qp_type != IBV_QPT_UD)
         return EOPNOTSUPP;
-    if ((init->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS) && init->create_flags) return EOPNOTSUPP;
+    if (create_flags(init) & ~(uint32_t)IBV_QP_CREATE_BLOCK_SELF_MCAST_LB) return EOPNOTSUPP;
+    if (create_flags(init) && init->qp_type != IBV_QPT_UD) return EINVAL;
     if ((init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) &&
         (init->send_ops_flags & ~wr_operations(init->qp_type)))
         return EOPNOTSUPP;
@@ -70,6 +76,8 @@ static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
                                      .max_recv_sge = init->cap.max_recv_sge,
                                      .max_inline_data = init->cap.max_inline_data},
                              .sq_sig_all = init->sq_sig_all != 0,
+                             .block_own_mcast =
+                                 create_flags(init) & IBV_QP_CREATE_BLOCK_SELF_MCAST_LB,
                              .owner = qp};
 
     int rc = pd_ring_alloc(rb_pd(init->pd), hca_qp_bytes(&hi), RBONDDV_RESOURCE_QP, &qp->queues);

@@ -5,6 +5,7 @@
 #include "verbs/real.h"
 #include "wire/port_speed.h"
 #include <endian.h>
+#include <stdio.h>
 #include <string.h>
 
 #undef ibv_query_port
@@ -22,6 +23,20 @@ enum { GID_TYPE_SYSFS_ROCE_V2 = 1 };
 
 /* ---- the device -------------------------------------------------------------------------- */
 
+/* The kernel lets a socket join so many IPv4 groups; on a bond, each counts once a member. */
+static uint32_t max_groups(struct ibv_context *context)
+{
+    struct device_state state;
+    unsigned joins = HCA_MAX_MCAST_GROUPS;
+
+    function_state(rb_context(context)->f, &state);
+    FILE *file = fopen("/proc/sys/net/ipv4/igmp_max_memberships", "re");
+    if (file && fscanf(file, "%u", &joins) != 1) joins = HCA_MAX_MCAST_GROUPS;
+    if (file) fclose(file);
+    uint32_t groups = joins / (state.steering.nmembers ? state.steering.nmembers : 1);
+    return groups < HCA_MAX_MCAST_GROUPS ? groups : HCA_MAX_MCAST_GROUPS;
+}
+
 static void describe_device(struct ibv_context *context, struct ibv_device_attr *a)
 {
     const struct ctl_dev *dev = &rb_context(context)->f->opened.dev;
@@ -34,7 +49,7 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->page_size_cap = ~UINT64_C(0xfff); /* 4 KiB and all larger ones */
     a->vendor_id = VENDOR_ID;
     a->vendor_part_id = VENDOR_PART_ID;
-    a->max_qp = HCA_MAX_QP - 2; /* QP 0 and 1 are the GSI's */
+    a->max_qp = HCA_QPS;
     a->max_qp_wr = HCA_MAX_WR;
     a->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
                           IBV_DEVICE_UD_AV_PORT_ENFORCE | IBV_DEVICE_PORT_ACTIVE_EVENT |
@@ -55,6 +70,9 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->max_srq = MAX_OBJECTS;
     a->max_srq_wr = HCA_MAX_WR;
     a->max_srq_sge = HCA_MAX_SGE;
+    a->max_mcast_grp = (int)max_groups(context);
+    a->max_mcast_qp_attach = HCA_MAX_MCAST_QPS;
+    a->max_total_mcast_qp_attach = a->max_mcast_grp * a->max_mcast_qp_attach;
     a->max_pkeys = 1;
     a->local_ca_ack_delay = 15; /* 134 ms: a worker may have to be scheduled first */
     a->phys_port_cnt = 1;

@@ -60,18 +60,6 @@ void refuse_the_rest(struct verbs_context *v)
 
 /* ---- exported ---------------------------------------------------------------------------- */
 
-EXPORT int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
-{
-    if (!context_is_ours(qp->context)) return REAL(ibv_attach_mcast, "IBVERBS_1.1")(qp, gid, lid);
-    return EOPNOTSUPP;
-}
-
-EXPORT int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
-{
-    if (!context_is_ours(qp->context)) return REAL(ibv_detach_mcast, "IBVERBS_1.1")(qp, gid, lid);
-    return EOPNOTSUPP;
-}
-
 EXPORT int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
     if (!context_is_ours(qp->context)) return REAL(ibv_set_ece, "IBVERBS_1.10")(qp, ece);
