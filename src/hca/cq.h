@@ -28,6 +28,8 @@ struct hca_cq {
 
     alignas(64) _Atomic uint32_t tail; /* the producer's */
     uint32_t head_seen;                /* the producer's last look at `head` */
+    uint32_t solicited_end;            /* just after the last one that is solicited, or failed */
+    uint32_t announced_end;            /* where `tail` was at the last notification */
     enum cq_armed armed;
     struct cq_moderation moderation;
     struct hca *hca;

@@ -452,11 +452,8 @@ int hca_cq_resize_in(struct hca *hca, struct hca_cq *cq, uint32_t *cqe, void *ri
  * gives -EOVERFLOW once what it holds is taken. */
 int hca_cq_poll(struct hca_cq *cq, struct hca_wc *wc, int max);
 /* Fires once, at the next completion (solicited or failed only, if `solicited`) added after this
- * call. */
+ * call; at once where completions wait of which no notification has told. */
 void hca_cq_arm(struct hca *hca, struct hca_cq *cq, bool solicited);
-/* The consumer took fewer completions than there are: if the CQ is armed for any, it fires now, as
- * adapters do that compare the consumer's index with their own. No more may ever come to fire it. */
-void hca_cq_left(struct hca *hca, struct hca_cq *cq);
 
 int hca_srq_create(struct hca *hca, struct hca_srq_init *init, struct hca_srq **srq);
 /* What peers name an XRC SRQ by, 24 bits: function << HCA_INDEX_BITS | index. 0: a basic one. */

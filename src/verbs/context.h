@@ -47,8 +47,6 @@ struct rb_cq *cq_new(struct ibv_context *context, const struct ibv_cq_init_attr_
                      struct rb_pd *parent);
 void cq_consumer_out(struct rb_cq *cq);
 void cq_consumer_in(struct rb_cq *cq);
-/* Without the lock: completions may stay behind in an armed CQ. */
-void cq_leave(struct rb_cq *cq);
 
 /* ah.c: an address vector as the adapter wants it. 0 or an errno. */
 int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah);

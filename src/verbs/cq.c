@@ -67,16 +67,6 @@ static int take(struct rb_cq *cq, int max, struct ibv_wc *wc)
     return done;
 }
 
-/* The program armed the CQ, and now leaves completions in it: perhaps it polls on, perhaps it goes
- * to sleep, as perftest does, for an event that no further completion would bring. */
-void cq_leave(struct rb_cq *cq)
-{
-    if (function_lock(cq->f)) return;
-    hca_cq_left(cq->f->hca, cq->hca);
-    events_deliver(cq->f);
-    function_unlock(cq->f);
-}
-
 int rb_poll_cq(struct ibv_cq *ibv, int max, struct ibv_wc *wc)
 {
     struct rb_cq *cq = rb_cq(ibv);
@@ -88,7 +78,6 @@ int rb_poll_cq(struct ibv_cq *ibv, int max, struct ibv_wc *wc)
     } else if (++cq->polls % POLLS_PER_DRIVE == 0) {
         function_spin(cq->f);
     }
-    if (n == max && atomic_load_explicit(&cq->armed, memory_order_relaxed)) cq_leave(cq);
     return n;
 }
 
@@ -104,6 +93,7 @@ int rb_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
         cq->armed = true;
         function_armed(cq->f);
     }
+    events_deliver(cq->f); /* it may have fired already */
     function_unlock(cq->f);
     return 0;
 }

@@ -49,7 +49,6 @@ static void end_poll(struct ibv_cq_ex *ex)
     bool drive = ++cq->polls % 16 == 0;
     cq_consumer_out(cq);
     if (drive) function_spin(cq->f);
-    if (atomic_load_explicit(&cq->armed, memory_order_relaxed)) cq_leave(cq);
 }
 
 /* ---- reading ----------------------------------------------------------------------------- */

@@ -92,8 +92,7 @@ static void overrun_fails_its_qps(void **state)
 
 static void arm_any(void **state)
 {
-    push(1, 1, HCA_WC_SUCCESS, true);
-    hca_cq_arm(hca, cq, false); /* what came before does not count */
+    hca_cq_arm(hca, cq, false);
     assert_null(hca_next_notified(hca));
     push(2, 1, HCA_WC_SUCCESS, false);
     push(3, 1, HCA_WC_SUCCESS, false);
@@ -101,6 +100,35 @@ static void arm_any(void **state)
     assert_null(hca_next_notified(hca));
     push(4, 1, HCA_WC_SUCCESS, true);
     assert_null(hca_next_notified(hca)); /* once */
+}
+
+/* A program that sleeps now would not hear of them otherwise. */
+static void arm_with_completions_inside(void **state)
+{
+    struct hca_wc wc[16];
+    push(1, 1, HCA_WC_SUCCESS, false);
+    hca_cq_arm(hca, cq, true); /* none of the kind */
+    assert_null(hca_next_notified(hca));
+    hca_cq_arm(hca, cq, false);
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    hca_cq_arm(hca, cq, false); /* one, and the program was told */
+    assert_null(hca_next_notified(hca));
+    push(2, 1, HCA_WC_SUCCESS, false);
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    hca_cq_arm(hca, cq, false); /* told, but programs may take one for each event */
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    assert_int_equal(hca_cq_poll(cq, wc, 16), 2);
+    push(3, 1, HCA_WC_SUCCESS, false);
+    assert_null(hca_next_notified(hca));
+    hca_cq_arm(hca, cq, false); /* it came between the last look and this */
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    push(4, 1, HCA_WC_SUCCESS, true);
+    push(5, 1, HCA_WC_SUCCESS, false);
+    hca_cq_arm(hca, cq, true);
+    assert_ptr_equal(hca_next_notified(hca), &owner);
+    assert_int_equal(hca_cq_poll(cq, wc, 2), 2);
+    hca_cq_arm(hca, cq, true); /* what is left is not solicited */
+    assert_null(hca_next_notified(hca));
 }
 
 static void arm_solicited(void **state)
@@ -135,8 +163,10 @@ static void push_at(when_t at)
 
 static void an_event_for_so_many(void **state)
 {
+    struct hca_wc wc[8];
     hca_cq_moderate(hca, cq, 3, 0);
     push(0, 1, HCA_WC_SUCCESS, false); /* not armed: does not count */
+    assert_int_equal(hca_cq_poll(cq, wc, 8), 1);
     for (int round = 0; round < 2; round++) {
         hca_cq_arm(hca, cq, false);
         push(1, 1, HCA_WC_SUCCESS, false);
@@ -145,7 +175,6 @@ static void an_event_for_so_many(void **state)
         assert_true(when_is_never(hca_deadline(hca)));
         push(3, 1, HCA_WC_SUCCESS, false);
         assert_ptr_equal(hca_next_notified(hca), &owner);
-        struct hca_wc wc[8];
         hca_cq_poll(cq, wc, 8);
     }
     hca_cq_arm(hca, cq, false);
@@ -178,9 +207,13 @@ static void an_event_after_so_long(void **state)
     assert_ptr_equal(hca_next_notified(hca), &second);
     assert_null(hca_next_notified(hca));
     assert_int_equal(hca_deadline(hca).ns, 51000);
-    hca_cq_left(hca, cq); /* the consumer leaves some: at once */
+    hca_cq_arm(hca, cq, false); /* it is on the way */
+    assert_null(hca_next_notified(hca));
+    hca_expire(hca, (when_t){51000});
     assert_ptr_equal(hca_next_notified(hca), &owner);
     assert_true(when_is_never(hca_deadline(hca)));
+    struct hca_wc wc[8];
+    assert_int_equal(hca_cq_poll(cq, wc, 8), 2);
     hca_cq_arm(hca, cq, false);
     push_at((when_t){60000});
     assert_int_equal(hca_cq_destroy(hca, cq), 0);
@@ -313,6 +346,7 @@ int main(void)
         TEST(overrun),
         TEST(overrun_fails_its_qps),
         TEST(arm_any),
+        TEST(arm_with_completions_inside),
         TEST(arm_solicited),
         TEST(arm_is_not_weakened),
         TEST(resize),
