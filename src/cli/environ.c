@@ -2,10 +2,9 @@
  * unshare, so that its root and working directory stay what they are. Mounts of the host go on
  * arriving in it (they are slaves); ours stay inside. */
 #include "cli/environ.h"
-#include <errno.h>
+#include "ctl/tree.h"
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,18 +12,14 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static bool wanted(void)
 {
     const char *word = getenv("RBOND_ENVIRON");
-    struct statfs fs;
 
-    if (word && !strcmp(word, "0")) return false;
-    /* A program that was itself started so has the directories already, and somebody keeps them. */
-    return statfs("/sys/class/infiniband", &fs) || fs.f_type != TMPFS_MAGIC;
+    return !word || strcmp(word, "0");
 }
 
 static bool put(const char *path, const char *text)
@@ -85,17 +80,14 @@ static bool own_namespace(void)
 
 void environ_make(void)
 {
-    struct environ_dirs dirs;
-    struct ctl_client *client;
+    char tree[CTL_TREE_LEN], class[CTL_TREE_LEN + 16], dev[CTL_TREE_LEN + 16];
 
-    if (!wanted() || ctl_connect(&client, NULL)) return;
-    if (own_namespace()) {
-        dirs.sysfs = environ_stage("/sys/class", "infiniband");
-        dirs.nodes = environ_stage("/dev", "infiniband");
-        if ((dirs.sysfs >= 0 || dirs.nodes >= 0) && environ_update(&dirs, client))
-            environ_keep(&dirs);
-        if (dirs.sysfs >= 0) close(dirs.sysfs);
-        if (dirs.nodes >= 0) close(dirs.nodes);
-    }
-    ctl_close(client);
+    if (!wanted() || !ctl_tree_find(tree)) return;
+    snprintf(class, sizeof class, "%s/sys/class", tree);
+    snprintf(dev, sizeof dev, "%s/dev", tree);
+    /* A program that was itself started so has them already. */
+    if (environ_staged("/sys/class", class) && environ_staged("/dev", dev)) return;
+    if (!own_namespace()) return;
+    environ_stage("/sys/class", class);
+    environ_stage("/dev", dev);
 }

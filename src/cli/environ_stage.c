@@ -1,7 +1,11 @@
 /* A directory of the kernel's, to which entries can be added: a tmpfs lies over it, and each entry
  * that was there is bound into it, or copied if it is a symbolic link; links of /sys/class are
  * relative, and `..` leads where it led before. What appears in the directory later stays hidden:
- * the class of a module loaded meanwhile, a device plugged in. */
+ * the class of a module loaded meanwhile, a device plugged in.
+ *
+ * Where the kernel has no directory of a name, the tree's own is bound there, and follows rbondd by
+ * itself. Where it has one (there are real adapters), links lead from it to the tree's entries of
+ * this moment; later ones librbond finds. */
 #include "cli/environ.h"
 #include <dirent.h>
 #include <errno.h>
@@ -74,24 +78,86 @@ static int cover(const char *path, int old)
     return -1;
 }
 
-int environ_stage(const char *parent, const char *leaf)
-{
-    char path[PATH_MAX];
-    int old, fresh, at = -1;
+/* ---- the tree's directories -------------------------------------------------------------- */
 
-    snprintf(path, sizeof path, "%s/%s", parent, leaf);
-    old = open_dir(AT_FDCWD, path);
-    if (old >= 0) {
-        at = cover(path, old);
-        close(old);
-        return at;
+struct places {
+    char path[PATH_MAX], tree[PATH_MAX];
+};
+
+/* The next directory of the tree. */
+static bool next(DIR *list, struct places *at, const char *parent, const char *tree)
+{
+    const struct dirent *entry;
+
+    while (list && (entry = readdir(list))) {
+        if (entry->d_name[0] == '.') continue;
+        snprintf(at->path, sizeof at->path, "%s/%s", parent, entry->d_name);
+        snprintf(at->tree, sizeof at->tree, "%s/%s", tree, entry->d_name);
+        return true;
     }
-    old = open_dir(AT_FDCWD, parent);
-    if (old < 0) return -1;
-    fresh = cover(parent, old);
-    close(old);
-    if (fresh < 0) return -1;
-    if (!mkdirat(fresh, leaf, 0755)) at = open_dir(fresh, leaf);
+    return false;
+}
+
+static void link_entries(int fresh, const char *tree)
+{
+    DIR *list = opendir(tree);
+    struct places at;
+
+    while (next(list, &at, "", tree))
+        if (symlinkat(at.tree, fresh, at.path + 1)) continue; /* a real device's */
+    if (list) closedir(list);
+}
+
+/* Over a directory that is there. */
+static void add_entries(const struct places *at, int old)
+{
+    int fresh = cover(at->path, old);
+
+    if (fresh < 0) return;
+    link_entries(fresh, at->tree);
     close(fresh);
-    return at;
+}
+
+/* The host's own parent stays as it is. */
+static bool cover_parent(const char *parent)
+{
+    int old = open_dir(AT_FDCWD, parent), fresh = old < 0 ? -1 : cover(parent, old);
+
+    if (old >= 0) close(old);
+    if (fresh >= 0) close(fresh);
+    return fresh >= 0;
+}
+
+void environ_stage(const char *parent, const char *tree)
+{
+    DIR *list = opendir(tree);
+    struct places at;
+    bool covered = false;
+
+    while (next(list, &at, parent, tree)) {
+        int old = open_dir(AT_FDCWD, at.path);
+        if (old >= 0) {
+            add_entries(&at, old);
+            close(old);
+            continue;
+        }
+        covered = covered || cover_parent(parent);
+        if (!covered || mkdir(at.path, 0755)) break;
+        if (mount(at.tree, at.path, NULL, MS_BIND, NULL)) break;
+    }
+    if (list) closedir(list);
+}
+
+bool environ_staged(const char *parent, const char *tree)
+{
+    DIR *list = opendir(tree);
+    struct stat here, there;
+    struct places at;
+    bool all = list;
+
+    while (all && next(list, &at, parent, tree))
+        all = !stat(at.path, &here) && !stat(at.tree, &there) && here.st_dev == there.st_dev &&
+              here.st_ino == there.st_ino;
+    if (list) closedir(list);
+    return all;
 }

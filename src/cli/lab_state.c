@@ -1,7 +1,9 @@
 /* What is remembered of a lab between two commands: one small file in a directory of the user's
  * own. */
 #include "cli/lab.h"
+#include "ctl/tree.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,13 +182,15 @@ enum lab_presence lab_load(struct lab *lab)
 
 void lab_forget(const struct lab *lab)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], tree[CTL_TREE_LEN];
 
     for (int host = 0; host < LAB_WIRE; host++) {
         lab_log(lab, (enum lab_host)host, path);
         unlink(path);
         lab_socket(lab, (enum lab_host)host, path);
         unlink(path);
+        ctl_tree_of(path, tree); /* a daemon that was killed leaves it */
+        ctl_tree_remove(AT_FDCWD, tree);
     }
     state_file(lab, path);
     unlink(path);

@@ -5,6 +5,7 @@
 #include "daemon/conf.h"
 #include "daemon/log.h"
 #include "daemon/service.h"
+#include "daemon/tree.h"
 #include "daemon/urgency.h"
 #include "port/port.h"
 #include "watch/watch.h"
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DEFAULT_CONFIG "/etc/rbond/rbondd.json"
@@ -77,6 +79,7 @@ struct daemon {
     struct functions functions;
     struct registry registry;
     struct service service;
+    struct tree tree;
     struct urgency urgency;
 };
 
@@ -206,6 +209,8 @@ static int start(struct daemon *d)
     d->service.registry = &d->registry;
     d->service.functions = &d->functions;
     add_configured_bonds(d);
+    tree_start(&d->tree, &d->loop, d->listener.path, &d->registry, &d->functions);
+    d->service.tree = &d->tree;
     rc = start_broker(d);
     if (rc < 0) log_warning("no connection manager: %s", strerror(-rc));
 
@@ -229,6 +234,7 @@ static void close_left(uv_handle_t *handle, void *arg)
 
 static void stop(struct daemon *d)
 {
+    if (d->service.tree) tree_stop(&d->tree);
     if (d->service.server) ctl_server_close(d->service.server);
     d->service.server = NULL;
     if (d->service.broker) cmbroker_free(d->service.broker);
@@ -238,6 +244,7 @@ static void stop(struct daemon *d)
     uv_walk(&d->loop, close_left, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     must(uv_loop_close(&d->loop) == 0);
+    if (d->service.tree) tree_end(&d->tree);
     if (d->watch) watch_free(d->watch);
     functions_fini(&d->functions);
     ctl_listener_close(&d->listener);
@@ -254,6 +261,7 @@ int main(int argc, char **argv)
     hold_signals(SIG_BLOCK);
     setvbuf(stderr, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
+    umask(022); /* what it shows is for everybody */
     if (!read_config(d, &arguments)) return 1;
     ask_for_room();
     if (!claim(d, arguments.socket)) return 1;

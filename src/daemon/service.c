@@ -58,6 +58,7 @@ static void on_changed(void *ctx)
     struct service *s = ctx;
 
     if (s->broker) cmbroker_devices_changed(s->broker);
+    if (s->tree) tree_changed(s->tree);
 }
 
 const struct registry_ops service_listener = {
@@ -130,6 +131,7 @@ static void open_device(const struct call *c)
     getsockopt(fds[2], SOL_SOCKET, SO_RCVBUF, &out.rcvbuf, &len);
     ctl_send_reply(c->conn, c->hdr, &out, 1, sizeof out, fds, 3 + out.ntx);
     functions_sent(fds, out.ntx);
+    if (c->s->tree) tree_opened(c->s->tree);
     function_event(c->s, fn, CTL_EV_FUNCTION_ADD);
 }
 

@@ -7,11 +7,13 @@
 #include "daemon/cmbroker.h"
 #include "daemon/functions.h"
 #include "daemon/registry.h"
+#include "daemon/tree.h"
 
 struct service {
     struct registry *registry;
     struct functions *functions;
     struct cmbroker *broker; /* NULL: no connection manager */
+    struct tree *tree;       /* NULL: none yet */
     struct ctl_server *server;
 };
 

@@ -310,14 +310,16 @@ struct hca_event {
 };
 
 /* What an adapter counts. Each is a 64-bit word that only grows; ctl/ publishes them by these
- * names, so one list makes struct, names and page. */
+ * names, so one list makes struct, names and page. Packets with a wrong ICRC and those that found
+ * no room in a socket never meet the adapter: verbs/publish.c fills those two in. */
 #define HCA_COUNTERS(X)                                                                            \
     X(tx_packets) X(tx_bytes) X(rx_packets) X(rx_bytes)                                            \
     X(tx_retransmits) X(timeouts) X(local_ack_timeout_err) X(rnr_nak_sent) X(rnr_nak_received)     \
     X(packet_seq_err) X(out_of_sequence) X(duplicate_request) X(implied_nak_seq_err)               \
     X(rx_bad_header) X(rx_bad_qp) X(rx_bad_pkey) X(rx_bad_qkey) X(rx_bad_state) X(rx_dropped)      \
     X(resp_remote_access_errors) X(resp_local_length_error) X(req_remote_invalid_request)         \
-    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps) X(detours)    \
+    X(req_remote_access_errors) X(rx_icrc_encapsulated) X(tx_dropped)                              \
+    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps) X(detours)                           \
     X(tx_multicast) X(rx_multicast) X(rx_multicast_unwanted) X(rx_multicast_twins)
 
 struct hca_counters {

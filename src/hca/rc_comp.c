@@ -110,7 +110,10 @@ static void on_nak(struct hca_qp *qp, uint8_t syndrome, when_t now)
         qp->hca->counters.req_remote_invalid_request++;
         rc_req_fail(qp, HCA_WC_REM_INV_REQ_ERR, now);
         return;
-    case AETH_NAK_REMOTE_ACCESS: rc_req_fail(qp, HCA_WC_REM_ACCESS_ERR, now); return;
+    case AETH_NAK_REMOTE_ACCESS:
+        qp->hca->counters.req_remote_access_errors++;
+        rc_req_fail(qp, HCA_WC_REM_ACCESS_ERR, now);
+        return;
     case AETH_NAK_REMOTE_OPERATION: rc_req_fail(qp, HCA_WC_REM_OP_ERR, now); return;
     default: qp->hca->counters.rx_dropped++; return; /* reserved codes */
     }

@@ -33,6 +33,8 @@ static void publish_counters(struct function *f)
     uint64_t words[sizeof counters / 8];
 
     /* The adapter never sees what the port refuses. */
+    counters.rx_icrc_encapsulated = f->port->stats.rx_icrc_errors;
+    counters.tx_dropped = f->port->stats.tx_errors;
     counters.rx_bad_header += f->port->stats.rx_icrc_errors + f->port->stats.rx_short;
     memcpy(words, &counters, sizeof words);
     for (size_t i = 0; i < sizeof words / 8; i++)

@@ -14,6 +14,10 @@
  * O_NONBLOCK and O_CLOEXEC count. -1 with errno; ENXIO: no rbondd answers. */
 int ucma_open(int flags);
 
+/* An open of `path` with `flags`: true where it is the device's, and *fd the answer (perhaps -1 with
+ * errno). False: libc's turn, also when no rbondd answers. */
+bool ucma_try_open(const char *path, int flags, int *fd);
+
 /* Is this descriptor a channel's? One load where it is not. */
 bool ucma_is_channel(int fd);
 

@@ -1,7 +1,7 @@
 /* What the files of /sys/class/infiniband/DEV say, in the kernel's own formats. Left out is what
  * the kernel has no value for either: the attributes of an empty GID slot, counters that nobody
  * counts here. */
-#include "cli/environ.h"
+#include "daemon/tree.h"
 #include "wire/port_speed.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -83,13 +83,12 @@ static bool sysfs_is_ours(const char *netdev)
 /* The adapter that carries the device: programs find what lies near to it by its place. */
 static bool link_adapter(int dir, const char *netdev)
 {
-    char path[96], real[PATH_MAX], target[PATH_MAX + 16];
+    char path[96], real[PATH_MAX];
 
     snprintf(path, sizeof path, "/sys/class/net/%s/device", netdev);
     if (!*netdev || !sysfs_is_ours(netdev) || !realpath(path, real)) return false;
     if (strncmp(real, "/sys/", 5)) return false;
-    snprintf(target, sizeof target, "../../../%s", real + 5);
-    return !symlinkat(target, dir, "device");
+    return !symlinkat(real, dir, "device");
 }
 
 static void copy_node_file(int dir, const char *to, unsigned node, const char *name)
@@ -143,6 +142,7 @@ static void describe_device(int dir, const struct ctl_dev *dev)
     put(dir, "hca_type", "rbond\n");
     put(dir, "board_id", "rbond\n");
     put(dir, "uevent", "NAME=%s\n", dev->name);
+    put(dir, "parent", "%s\n", dev->netdev); /* as devices in software have it */
     describe_adapter(dir, dev);
 }
 
@@ -181,9 +181,9 @@ static void describe_port(int port, const struct ctl_dev *dev)
     put(port, "pkeys/0", "0xffff\n");
 }
 
-static const struct ctl_gid *gid_at(const struct ctl_reply *gids, const char *device, unsigned slot)
+static const struct ctl_gid *gid_at(const struct records *gids, const char *device, unsigned slot)
 {
-    const struct ctl_gid *gid = gids->records;
+    const struct ctl_gid *gid = gids->bytes;
 
     for (size_t i = 0; i < gids->count; i++)
         if (same(gid[i].device, device) && gid[i].index == slot) return gid + i;
@@ -212,7 +212,7 @@ static void put_gid(int port, unsigned slot, const struct ctl_gid *gid)
         unlinkat(port, name, 0);
 }
 
-static void describe_gids(int port, const char *device, const struct ctl_reply *gids)
+static void describe_gids(int port, const char *device, const struct records *gids)
 {
     mkdirat(port, "gids", 0755);
     mkdirat(port, "gid_attrs", 0755);
@@ -224,57 +224,127 @@ static void describe_gids(int port, const char *device, const struct ctl_reply *
 
 /* ---- counters ---------------------------------------------------------------------------- */
 
-/* The sum over members, for what members alone count; elsewhere the device's own. */
-static uint64_t counted(const struct ctl_reply *stats, const char *device, const char *name)
+/* A device's counters: they follow each other in a list. */
+struct slice {
+    const struct ctl_stat *stat;
+    size_t count;
+};
+
+static struct slice slice_of(const struct records *stats, const char *device)
 {
-    const struct ctl_stat *stat = stats->records;
+    const struct ctl_stat *stat = stats->bytes;
+    struct slice slice = {0};
+
+    for (size_t i = 0; i < stats->count; i++) {
+        if (!same(stat[i].device, device)) continue;
+        if (!slice.count++) slice.stat = stat + i;
+    }
+    return slice;
+}
+
+/* The sum over members, for what members alone count; elsewhere the device's own. */
+static uint64_t counted(const struct slice *slice, const char *name)
+{
     bool of_members = !strcmp(name, "link_downs");
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < stats->count; i++)
-        if (same(stat[i].device, device) && !!stat[i].member[0] == of_members &&
-            same(stat[i].name, name))
-            sum += stat[i].value;
+    for (size_t i = 0; i < slice->count; i++)
+        if (!!slice->stat[i].member[0] == of_members && same(slice->stat[i].name, name))
+            sum += slice->stat[i].value;
     return sum;
 }
 
-/* IBTA PortCounters, as the kernel names them: data in units of four bytes. */
-static void describe_counters(int port, const char *device, const struct ctl_reply *stats)
+struct alias {
+    const char *file;
+    const char *counter; /* "": an adapter of this kind has no such event */
+    unsigned unit;
+};
+
+static void put_aliases(int port, const char *dir, const struct alias *alias, size_t n,
+                        const struct slice *slice)
 {
-    static const struct {
-        const char *file, *counter;
-        unsigned unit;
-    } COUNTERS[] = {
-        {"port_xmit_data", "tx_bytes", 4},       {"port_rcv_data", "rx_bytes", 4},
-        {"port_xmit_packets", "tx_packets", 1},  {"port_rcv_packets", "rx_packets", 1},
-        {"port_rcv_errors", "rx_bad_header", 1}, {"link_downed", "link_downs", 1},
+    char name[64];
+
+    for (; n; n--, alias++) {
+        snprintf(name, sizeof name, "%s/%s", dir, alias->file);
+        put(port, name, "%" PRIu64 "\n",
+            *alias->counter ? counted(slice, alias->counter) / alias->unit : 0);
+    }
+}
+
+/* IBTA PortCounters, as the kernel names them: data in units of four bytes. */
+static void describe_counters(int port, const struct slice *slice)
+{
+    static const struct alias COUNTERS[] = {
+        {"port_xmit_data", "tx_bytes", 4},
+        {"port_rcv_data", "rx_bytes", 4},
+        {"port_xmit_packets", "tx_packets", 1},
+        {"port_rcv_packets", "rx_packets", 1},
+        {"multicast_xmit_packets", "tx_multicast", 1},
+        {"multicast_rcv_packets", "rx_multicast", 1},
+        {"port_rcv_errors", "rx_bad_header", 1},
+        {"port_xmit_discards", "tx_dropped", 1},
+        {"link_downed", "link_downs", 1},
+        {"port_xmit_wait", "", 1},
+        {"port_rcv_constraint_errors", "", 1},
+        {"port_xmit_constraint_errors", "", 1},
+        {"port_rcv_remote_physical_errors", "", 1},
+        {"port_rcv_switch_relay_errors", "", 1},
+        {"symbol_error", "", 1},
+        {"link_error_recovery", "", 1},
+        {"local_link_integrity_errors", "", 1},
+        {"excessive_buffer_overrun_errors", "", 1},
+        {"VL15_dropped", "", 1},
+    };
+
+    mkdirat(port, "counters", 0755);
+    put_aliases(port, "counters", COUNTERS, sizeof COUNTERS / sizeof *COUNTERS, slice);
+}
+
+/* Ours, many of which have the name that RoCE adapters give them, and those names of adapters that
+ * mean one of ours under another. */
+static void describe_hw_counters(int port, const struct slice *slice)
+{
+    static const struct alias ALIASES[] = {
+        {"rnr_nak_retry_err", "rnr_nak_received", 1},
+        {"out_of_buffer", "rnr_nak_sent", 1},
+        {"rp_cnp_handled", "cnp_received", 1},
     };
     char name[64];
 
-    mkdirat(port, "counters", 0755);
-    for (size_t i = 0; i < sizeof COUNTERS / sizeof *COUNTERS; i++) {
-        snprintf(name, sizeof name, "counters/%s", COUNTERS[i].file);
-        put(port, name, "%" PRIu64 "\n",
-            counted(stats, device, COUNTERS[i].counter) / COUNTERS[i].unit);
-    }
-}
-
-static void describe_hw_counters(int port, const char *device, const struct ctl_reply *stats)
-{
-    const struct ctl_stat *stat = stats->records;
-    char name[64];
-
     mkdirat(port, "hw_counters", 0755);
-    for (size_t i = 0; i < stats->count; i++) {
-        if (!same(stat[i].device, device) || stat[i].member[0] || strchr(stat[i].name, '/'))
-            continue;
-        snprintf(name, sizeof name, "hw_counters/%.*s", CTL_NAME_LEN - 1, stat[i].name);
-        put(port, name, "%" PRIu64 "\n", stat[i].value);
+    put(port, "hw_counters/lifespan", "%d\n", TREE_PERIOD_MS);
+    put_aliases(port, "hw_counters", ALIASES, sizeof ALIASES / sizeof *ALIASES, slice);
+    for (size_t i = 0; i < slice->count; i++) {
+        const struct ctl_stat *stat = slice->stat + i;
+        if (stat->member[0] || strchr(stat->name, '/')) continue;
+        snprintf(name, sizeof name, "hw_counters/%.*s", CTL_NAME_LEN - 1, stat->name);
+        put(port, name, "%" PRIu64 "\n", stat->value);
     }
 }
 
-void environ_sysfs_write(int sysfs, const struct ctl_dev *dev, const struct environ_facts *facts)
+void tree_counters_write(int sysfs, const char *device, const struct records *stats,
+                         const struct records *before)
 {
+    struct slice now = slice_of(stats, device), was = slice_of(before, device);
+    char path[CTL_NAME_LEN + 16];
+    int port;
+
+    if (!now.count) return;
+    if (now.count == was.count && !memcmp(now.stat, was.stat, now.count * sizeof *now.stat)) return;
+    snprintf(path, sizeof path, "%.*s/ports/1", CTL_NAME_LEN - 1, device);
+    port = openat(sysfs, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (port < 0) return;
+    describe_counters(port, &now);
+    describe_hw_counters(port, &now);
+    close(port);
+}
+
+/* ---- all of it --------------------------------------------------------------------------- */
+
+void tree_device_write(int sysfs, const struct ctl_dev *dev, const struct tree_facts *facts)
+{
+    struct slice slice = slice_of(&facts->stats, dev->name);
     int dir = into(sysfs, dev->name), port;
 
     if (dir < 0) return; /* a real device has this name */
@@ -284,23 +354,24 @@ void environ_sysfs_write(int sysfs, const struct ctl_dev *dev, const struct envi
     if (port >= 0) {
         describe_port(port, dev);
         describe_gids(port, dev->name, &facts->gids);
-        describe_counters(port, dev->name, &facts->stats);
-        describe_hw_counters(port, dev->name, &facts->stats);
+        describe_counters(port, &slice);
+        describe_hw_counters(port, &slice);
         close(port);
     }
     close(dir);
 }
 
-void environ_sysfs_remove(int sysfs, const char *device)
+void tree_uverbs_write(int verbs, const struct ctl_dev *dev)
 {
-    int dir = openat(sysfs, device, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *list = dir < 0 ? NULL : fdopendir(dir);
-    const struct dirent *entry;
+    char target[CTL_NAME_LEN + 32];
+    int dir = into(verbs, dev->name);
 
-    while (list && (entry = readdir(list))) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        if (unlinkat(dir, entry->d_name, 0)) environ_sysfs_remove(dir, entry->d_name);
+    if (dir < 0) return;
+    put(dir, "ibdev", "%s\n", dev->name);
+    put(dir, "abi_version", "1\n");
+    put(dir, "dev", "1:3\n"); /* DEV/infiniband/NAME is /dev/null */
+    snprintf(target, sizeof target, "../../infiniband/%s/device", dev->name);
+    if (symlinkat(target, dir, "device")) { /* there already: the same */
     }
-    if (list) closedir(list);
-    unlinkat(sysfs, device, AT_REMOVEDIR);
+    close(dir);
 }

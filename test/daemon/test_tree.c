@@ -1,5 +1,5 @@
 /* The files of a device in /sys/class/infiniband, written into a directory of the test's own. */
-#include "cli/environ.h"
+#include "daemon/tree.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -19,8 +19,8 @@ static char home[] = "/tmp/rbond-test-environ-XXXXXX";
 static struct ctl_dev dev;
 static struct ctl_gid gids[2];
 static struct ctl_stat stats[4];
-static struct environ_facts facts = {.gids = {.records = gids, .count = 2},
-                                     .stats = {.records = stats, .count = 4}};
+static struct tree_facts facts = {.gids = {.bytes = gids, .count = 2},
+                                  .stats = {.bytes = stats, .count = 4}};
 
 static void says(const char *path, const char *want)
 {
@@ -40,7 +40,7 @@ static bool is_there(const char *path)
     return !fstatat(sysfs, path, &st, AT_SYMLINK_NOFOLLOW);
 }
 
-static void write_it(void) { environ_sysfs_write(sysfs, &dev, &facts); }
+static void write_it(void) { tree_device_write(sysfs, &dev, &facts); }
 
 static int begin(void **state)
 {
@@ -65,7 +65,7 @@ static int begin(void **state)
 
 static int end(void **state)
 {
-    environ_sysfs_remove(sysfs, "rb_x0");
+    ctl_tree_remove(sysfs, "rb_x0");
     close(sysfs);
     return rmdir(home); /* nothing is left */
 }
@@ -85,6 +85,8 @@ static void test_formats(void **state)
     assert_false(is_there("rb_x0/ports/1/gid_attrs/types/4"));
     says("rb_x0/ports/1/counters/port_xmit_data", "1000\n"); /* units of four bytes */
     says("rb_x0/ports/1/counters/link_downed", "2\n");
+    says("rb_x0/ports/1/counters/symbol_error", "0\n");
+    says("rb_x0/ports/1/hw_counters/rnr_nak_retry_err", "0\n");
     says("rb_x0/ports/1/hw_counters/tx_bytes", "4003\n");
 }
 
