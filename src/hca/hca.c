@@ -69,7 +69,7 @@ void hca_set_mtu(struct hca *hca, uint32_t bytes)
 
 void hca_set_speed(struct hca *hca, uint64_t bytes_per_sec)
 {
-    hca->pace.bytes_per_sec = bytes_per_sec;
+    pace_port(&hca->pace, bytes_per_sec);
 }
 
 const struct hca_counters *hca_counters(const struct hca *hca) { return &hca->counters; }
@@ -161,15 +161,19 @@ static void complete_sent(struct hca *hca, when_t now)
 
 static size_t turn(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
-    struct pace *pace = &qp->hca->pace;
+    struct pace *port = &qp->hca->pace;
 
     if (qp_is_reliable(qp)) return rc_output(qp, out, max, now);
-    if (!pace_admits(pace, now)) {
-        agenda_deadline(qp, pace_resume_at(pace)); /* then it has its turn */
+    if (!pace_admits(port, now)) {
+        agenda_deadline(qp, pace_resume_at(port)); /* then it has its turn */
         return 0;
     }
-    size_t n = qp->type == HCA_QPT_UC ? uc_output(qp, out, max, now) : ud_output(qp, out, max, now);
-    pace_sent(pace, out, n, now);
+    size_t room = qp_rate_room(qp, max, now);
+    if (room == 0) return 0;
+    size_t n =
+        qp->type == HCA_QPT_UC ? uc_output(qp, out, room, now) : ud_output(qp, out, room, now);
+    pace_sent(port, out, n, now);
+    qp_rate_sent(qp, out, n, n == room, now);
     return n;
 }
 

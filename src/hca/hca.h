@@ -35,6 +35,7 @@
 #define HCA_MAX_CQE (1 << 22) /* memory is touched as completions come */
 #define HCA_MAX_RD_ATOMIC 64
 #define HCA_MAX_MSG (1u << 31)
+#define HCA_MAX_RATE_KBPS 400000000u /* of a rate limit: 400 Gb/s */
 #define HCA_MAX_MCAST_GROUPS 256
 #define HCA_MAX_MCAST_QPS 1024 /* attached to one group */
 
@@ -180,6 +181,7 @@ struct hca_qp_attr {
     uint8_t port_num;
     uint16_t pkey_index;
     uint32_t qkey, access;
+    uint32_t rate_limit;           /* kbps; 0: none */
     psn_t rq_psn, sq_psn;
     qpn_t dest_qpn;
     struct hca_ah av;
@@ -474,6 +476,9 @@ int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **qp)
 int hca_qp_destroy(struct hca *hca, struct hca_qp *qp);
 int hca_qp_modify(struct hca *hca, struct hca_qp *qp, const struct hca_qp_attr *attr, uint32_t mask,
                   when_t now);
+/* Of a QP in RTS: what its requests may take, in kb/s as on the wire, and in how large bursts; 0: no
+ * limit, the default burst. -EINVAL otherwise. */
+int hca_qp_rate_limit(struct hca *hca, struct hca_qp *qp, uint32_t kbps, uint32_t burst);
 void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr);
 /* Send requests that can be posted before the queue is full. */
 uint32_t hca_qp_send_room(const struct hca_qp *qp);

@@ -2,7 +2,10 @@
  * at the speed of its port, which is what its peer's receiver is made for; a software adapter would
  * hand them to the kernel as fast as memory allows, and what the peer's socket cannot hold is lost.
  * So these services share a virtual port of the speed that the device reports. RC is not paced: its
- * window follows what the peer takes. */
+ * window follows what the peer takes.
+ *
+ * The same clock, one a QP, keeps those of any service to the rate limit that their program sets.
+ */
 #include "hca/pace.h"
 
 enum {
@@ -14,6 +17,17 @@ enum {
 /* The least time for a packet, however small: a receiver in software is bound by packets more than
  * by bytes. At 10 Gb/s this counts for packets below 1.8 KiB. */
 #define PACKET_NS 1500
+
+void pace_port(struct pace *pace, uint64_t bytes_per_sec)
+{
+    pace->bytes_per_sec = bytes_per_sec;
+    pace->packet_ns = PACKET_NS;
+}
+
+void pace_limit(struct pace *pace, uint32_t kbps)
+{
+    *pace = (struct pace){.bytes_per_sec = (uint64_t)kbps * 1000 / 8};
+}
 
 bool pace_admits(const struct pace *pace, when_t now)
 {
@@ -33,6 +47,6 @@ void pace_sent(struct pace *pace, const struct hca_tx *tx, size_t n, when_t now)
     for (size_t i = 0; i < n; i++) {
         uint64_t bytes = tx[i].hdr_len + tx[i].payload_len + WIRE_OVERHEAD;
         uint64_t ns = bytes * SEC_NS / pace->bytes_per_sec;
-        pace->idle_at = when_add(pace->idle_at, ns > PACKET_NS ? ns : PACKET_NS);
+        pace->idle_at = when_add(pace->idle_at, ns > pace->packet_ns ? ns : pace->packet_ns);
     }
 }

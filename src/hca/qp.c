@@ -268,6 +268,7 @@ void qp_to_reset(struct hca_qp *qp)
     if (qp->recv_cq && qp->recv_cq != qp->send_cq) cq_forget_qp(qp->recv_cq, qp->qpn);
     if (qp->type == HCA_QPT_XRC_RECV) qp->srq = NULL;
     qp->attr = (struct hca_qp_attr){.cap = cap};
+    pace_limit(&qp->limit, 0);
     qp->last_wqe_reported = qp->comm_established = false;
     qp->gap_from = NEVER;
 }

@@ -1,6 +1,7 @@
 /* Inside the adapter: what a QP is made of, and how its machines meet.
  *
  *   qp.c       creation, states, flush, emission              numbers.c QPN -> QP
+ *   qp_rate.c  the rate limit of one QP
  *   qp_modify.c  which transition wants which attributes
  *   sq.c rq.c  the work queues                                    agenda.c  deadlines and turns
  *   rc.c       the RC service, made of:
@@ -47,6 +48,8 @@ struct hca_qp {
     struct rq rq;                  /* where qp_has_rq */
     uint8_t bucket, member;        /* member: active one now; STEER_NO_MEMBER: hold */
     struct detour detour;
+    struct pace limit;             /* the program's own rate limit */
+    uint32_t limit_burst;          /* packets that may go in one turn */
     struct list turn;              /* in hca->ready while it may have packets */
     struct list sent;              /* in hca->sent: UC and UD */
     struct list held;              /* in hca->held: RC */
@@ -128,6 +131,13 @@ void qp_to_sqd(struct hca_qp *qp);
 void qp_steer(struct hca_qp *qp, uint8_t member, when_t changed, when_t now);
 /* The same without a word to the QP's machines: nothing is resent. */
 void qp_set_member(struct hca_qp *qp, uint8_t member);
+
+/* qp_rate.c: no more than `kbps`, in bursts of so many bytes; 0: no limit, a burst as it comes. */
+void qp_rate_set(struct hca_qp *qp, uint32_t kbps, uint32_t burst);
+/* How many of `max` request packets may go in this turn. 0: it will have another when some may. */
+size_t qp_rate_room(struct hca_qp *qp, size_t max, when_t now);
+/* These have gone; `more` may wait. */
+void qp_rate_sent(struct hca_qp *qp, const struct hca_tx *tx, size_t n, bool more, when_t now);
 
 /* agenda.c */
 void agenda_ready(struct hca_qp *qp);                  /* may have packets: gets a turn */

@@ -123,6 +123,9 @@ static int check_masks(const struct hca_qp *qp, enum hca_qp_state next, uint32_t
     if (!t->valid) return -EINVAL;
     const struct masks *masks = masks_of(t, qp->type);
     mask &= ~(uint32_t)HCA_QP_STATE;
+    /* An attribute of the send queue of any type, since IBTA's table was made. */
+    if (next == RTS && qp->state != SQE && qp->type != HCA_QPT_XRC_RECV)
+        mask &= ~(uint32_t)HCA_QP_RATE_LIMIT;
     if ((mask & masks->required) != masks->required) return -EINVAL;
     if (mask & ~(masks->required | masks->optional)) return -EINVAL;
     /* The port has no alternate path to load, as a device without automatic path migration. */
@@ -148,6 +151,7 @@ static int check_values(const struct hca_qp *qp, const struct hca_qp_attr *a, ui
     if ((mask & HCA_QP_MAX_QP_RD_ATOMIC) && a->max_rd_atomic > HCA_MAX_RD_ATOMIC) return -EINVAL;
     if ((mask & HCA_QP_MAX_DEST_RD_ATOMIC) && a->max_dest_rd_atomic > HCA_MAX_RD_ATOMIC)
         return -EINVAL;
+    if ((mask & HCA_QP_RATE_LIMIT) && a->rate_limit > HCA_MAX_RATE_KBPS) return -EINVAL;
     if ((mask & HCA_QP_DEST_QPN) && a->dest_qpn > 0xffffff) return -EINVAL;
     if (mask & HCA_QP_AV) {
         if (gid_is_zero(&a->av.dgid) || gid_is_ipv4(&a->av.sgid) != gid_is_ipv4(&a->av.dgid))
@@ -179,6 +183,7 @@ static void take_values(struct hca_qp *qp, const struct hca_qp_attr *a, uint32_t
     if (mask & HCA_QP_MAX_DEST_RD_ATOMIC) to->max_dest_rd_atomic = a->max_dest_rd_atomic;
     if (mask & HCA_QP_MIN_RNR_TIMER) to->min_rnr_timer = a->min_rnr_timer;
     if (mask & HCA_QP_DEST_QPN) to->dest_qpn = a->dest_qpn;
+    if (mask & HCA_QP_RATE_LIMIT) qp_rate_set(qp, a->rate_limit, 0);
 }
 
 static void to_rtr(struct hca_qp *qp)

@@ -116,6 +116,14 @@ void rc_cnp(struct hca_qp *qp, when_t now)
     window_cut(&qp->rc.window, qp->rc.req.una, qp->rc.req.top);
 }
 
+static size_t requests_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
+{
+    size_t room = qp_rate_room(qp, max, now);
+    size_t n = room ? rc_req_output(qp, out, room, now) : 0;
+    qp_rate_sent(qp, out, n, n == room && room < max, now);
+    return n;
+}
+
 size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
     detour_end_if_due(qp, now);
@@ -129,13 +137,13 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
     /* The ACK goes last: who polls for it then finds what came before it there already. Its place
      * is kept, or requests without end would keep it back. */
     size_t room = max - n - (qp->rc.resp.ack_due && n < max);
-    size_t requests = rc_req_output(qp, out + n, room, now);
+    size_t requests = requests_output(qp, out + n, room, now);
     bool over = requests < room;
     n += requests;
     if (n < max) n += rc_reply_output(qp, out + n, max - n, now);
     if (n < max) n += rc_reply_ack_output(qp, out + n);
     if (n < max && !over) { /* the place was not needed: the ACK is held */
-        size_t more = rc_req_output(qp, out + n, max - n, now);
+        size_t more = requests_output(qp, out + n, max - n, now);
         over = more < max - n;
         requests += more;
         n += more;
@@ -178,6 +186,7 @@ void rc_expire(struct hca_qp *qp, when_t now)
     }
     if (!rc_timer_in_rnr(&rc->timer)) rc_timer_await(&rc->timer, rc_req_waits(qp), now);
     agenda_deadline(qp, rc_timer_deadline(&rc->timer));
+    if (qp->limit.bytes_per_sec) agenda_ready(qp); /* perhaps it was what struck */
 }
 
 bool rc_port_moved(struct hca_qp *qp, when_t now)

@@ -20,6 +20,7 @@ static void fill_ops(struct verbs_context *v)
     v->create_qp_ex = rb_create_qp_ex;
     v->create_srq_ex = rb_create_srq_ex;
     v->modify_cq = rb_modify_cq;
+    v->modify_qp_rate_limit = rb_modify_qp_rate_limit;
     v->alloc_td = rb_alloc_td;
     v->dealloc_td = rb_dealloc_td;
     v->alloc_parent_domain = rb_alloc_parent_domain;

@@ -19,6 +19,7 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
 int rb_query_rt_values(struct ibv_context *context, struct ibv_values_ex *values);
 struct ibv_cq_ex *rb_create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *init);
 struct ibv_qp *rb_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *init);
+int rb_modify_qp_rate_limit(struct ibv_qp *qp, struct ibv_qp_rate_limit_attr *attr);
 int rb_modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr);
 struct ibv_td *rb_alloc_td(struct ibv_context *context, struct ibv_td_init_attr *init);
 int rb_dealloc_td(struct ibv_td *td);

@@ -184,7 +184,11 @@ static int convert_attr(const struct function *f, const struct ibv_qp_attr *from
         .sq_psn = psn_of(from->sq_psn),
         .dest_qpn = from->dest_qp_num & 0xffffff,
         .en_sqd_async_notify = from->en_sqd_async_notify,
+        .rate_limit = from->rate_limit,
     };
+    /* Without automatic path migration a QP is in this state, and in no other. */
+    if ((mask & IBV_QP_PATH_MIG_STATE) && from->path_mig_state != IBV_MIG_MIGRATED)
+        return EOPNOTSUPP;
     if (mask & IBV_QP_AV) {
         int rc = ah_resolve(f, &from->ah_attr, &to->av);
         if (rc) return rc;
@@ -235,6 +239,19 @@ EXPORT int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
     return rc;
 }
 
+int rb_modify_qp_rate_limit(struct ibv_qp *ibv, struct ibv_qp_rate_limit_attr *attr)
+{
+    struct rb_qp *qp = rb_qp(ibv);
+
+    if (!qp || attr->comp_mask) return EINVAL;
+    int rc = function_lock(qp->f);
+    if (rc) return rc;
+    rc = -hca_qp_rate_limit(qp->f->hca, qp->hca, attr->rate_limit, attr->max_burst_sz);
+    function_flush(qp->f, function_now());
+    function_unlock(qp->f);
+    return rc;
+}
+
 /* ---- query ------------------------------------------------------------------------------- */
 
 static void describe(const struct rb_qp *qp, const struct hca_qp_attr *from, struct ibv_qp_attr *to)
@@ -260,6 +277,7 @@ static void describe(const struct rb_qp *qp, const struct hca_qp_attr *from, str
         .timeout = from->timeout,
         .retry_cnt = from->retry_cnt,
         .rnr_retry = from->rnr_retry,
+        .rate_limit = from->rate_limit,
     };
     if (qp->addressed) ah_describe(&from->av, &to->ah_attr);
 }

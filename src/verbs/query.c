@@ -96,6 +96,10 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
     ex.device_cap_flags_ex = ex.orig_attr.device_cap_flags;
     ex.completion_timestamp_mask = UINT64_MAX; /* nanoseconds of CLOCK_MONOTONIC */
     ex.hca_core_clock = 1000000;               /* kHz */
+    ex.packet_pacing_caps.qp_rate_limit_min = 1;
+    ex.packet_pacing_caps.qp_rate_limit_max = HCA_MAX_RATE_KBPS;
+    ex.packet_pacing_caps.supported_qpts =
+        1 << IBV_QPT_RC | 1 << IBV_QPT_UC | 1 << IBV_QPT_UD | 1 << IBV_QPT_XRC_SEND;
     ex.cq_mod_caps.max_cq_count = UINT16_MAX;
     ex.cq_mod_caps.max_cq_period = UINT16_MAX;
     ex.phys_port_cnt_ex = 1;

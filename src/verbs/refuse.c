@@ -39,7 +39,6 @@ void refuse_the_rest(struct verbs_context *v)
     INT(modify_flow_action_esp);
     INT(destroy_flow_action);
     POINTER(create_flow_action_esp);
-    INT(modify_qp_rate_limit);
     INT(post_srq_ops);
     INT(destroy_rwq_ind_table);
     POINTER(create_rwq_ind_table);

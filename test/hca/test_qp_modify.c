@@ -51,7 +51,8 @@ static void check_pair(enum hca_qp_type type, int from, int to)
     for (uint32_t bits = want; bits; bits &= bits - 1)
         assert_int_equal(modify(&bed, to, want & ~(bits & -bits)), -EINVAL);
     assert_int_equal(modify(&bed, to, want | HCA_QP_CAP), -EINVAL);
-    assert_int_equal(modify(&bed, to, want | HCA_QP_RATE_LIMIT), -EINVAL);
+    if (to != RTS || from == SQE || type == HCA_QPT_XRC_RECV)
+        assert_int_equal(modify(&bed, to, want | HCA_QP_RATE_LIMIT), -EINVAL);
     assert_int_equal(modify(&bed, to, want | 1u << 30), -EINVAL);
     if (to != INIT && to != RTR && !(from == SQD && to == SQD))
         assert_int_equal(modify(&bed, to, want | HCA_QP_PKEY_INDEX), -EINVAL);
@@ -86,6 +87,7 @@ static void optional_bits(void **state)
     assert_int_equal(modify(&bed, RTS, HCA_QP_MIN_RNR_TIMER | HCA_QP_ACCESS_FLAGS), 0);
     assert_int_equal(modify(&bed, RTS, HCA_QP_PATH_MIG_STATE), 0);
     assert_int_equal(modify(&bed, RTS, HCA_QP_ALT_PATH), -EOPNOTSUPP);
+    assert_int_equal(modify(&bed, RTS, HCA_QP_RATE_LIMIT), 0);
     assert_int_equal(modify(&bed, RTS, HCA_QP_QKEY), -EINVAL);
     assert_int_equal(modify(&bed, RTS, HCA_QP_TIMEOUT), -EINVAL);
     assert_int_equal(modify(&bed, SQD, HCA_QP_EN_SQD_ASYNC_NOTIFY), 0);
