@@ -4,6 +4,7 @@
  *   ucma_cmd.c   commands by number: their lengths, create, destroy, migrate, options
  *   ucma_addr.c  binding, port numbers, address and route resolution
  *   ucma_conn.c  connect, listen, accept, reject, disconnect; what cm/ reports
+ *   ucma_mcast.c JOIN_MCAST, LEAVE_MCAST
  *   ucma_query.c QUERY, QUERY_ROUTE, INIT_QP_ATTR
  *   ucma_event.c the queue of events and its tokens */
 #ifndef RBOND_DAEMON_UCMA_H
@@ -19,6 +20,7 @@
 
 #define UCMA_MAX_IDS 65536 /* librdmacm's own index of them has 16 bits */
 #define UCMA_MAX_CHANNELS 4096
+#define UCMA_MAX_MCASTS 65536 /* all ids' */
 #define UCMA_MAX_BACKLOG 1024
 
 /* A Linux RoCE path lives 4.096 us * 2^16; the ACK timeout is one more (kernel: cma_resolve_iboe).
@@ -39,6 +41,8 @@ enum ucma_event_type {
     UCMA_EV_ESTABLISHED = 9,
     UCMA_EV_DISCONNECTED = 10,
     UCMA_EV_DEVICE_REMOVAL = 11,
+    UCMA_EV_MULTICAST_JOIN = 12,
+    UCMA_EV_MULTICAST_ERROR = 13,
     UCMA_EV_TIMEWAIT_EXIT = 15,
 };
 
@@ -80,12 +84,23 @@ struct ucma_id {
 
     struct cm_id *cm;
     struct cm_listener *listener;
+    struct list mcasts; /* ucma_mcast.all */
+};
+
+/* A multicast group that an id has joined. */
+struct ucma_mcast {
+    struct list all;
+    struct ucma_id *id;
+    uint32_t handle;
+    uint64_t uid;
+    uint32_t events_reported;
 };
 
 struct ucma_event {
     struct list all;
     struct ucma_id *id;      /* whose events_reported counts it */
     struct ucma_id *request; /* CONNECT_REQUEST: the new id */
+    struct ucma_mcast *mcast; /* of a group's; its events_reported counts it, too */
     struct rdma_ucm_event_resp resp;
 };
 
@@ -107,6 +122,7 @@ struct cmbroker {
     uv_timer_t timer;
     struct list channels, ports;
     uint32_t nchannels, next_channel, next_handle, next_port;
+    uint32_t nmcasts, next_mcast;
     struct ucma_id **ids; /* UCMA_MAX_IDS */
     uint64_t random;
     bool pumping;
@@ -144,6 +160,8 @@ struct ucma_event *ucma_take_event(struct cmbroker_channel *channel);
 void ucma_move_events(struct ucma_id *id, struct cmbroker_channel *to);
 /* Drops the id's events, and with them requests nobody has fetched. */
 void ucma_drop_events(struct ucma_id *id);
+/* Drops those of one of its groups. */
+void ucma_drop_mcast_events(struct ucma_mcast *mcast);
 
 /* ---- commands: `id` is found and the channel's own; 0, the reply's length, or a negative errno
  * ---- */
@@ -163,6 +181,12 @@ int ucma_disconnect(struct ucma_id *id);
 int ucma_notify(struct ucma_id *id, uint32_t event);
 /* What cm/ says of an id or a listener. */
 void ucma_cm_event(const struct cm_event *event);
+
+ssize_t ucma_join(struct ucma_id *id, const struct rdma_ucm_join_mcast *join, void *reply);
+/* `handle` is a group's, of an id of this channel. */
+ssize_t ucma_leave(struct cmbroker_channel *channel, uint32_t handle, void *reply);
+/* The id goes: its groups, whose events are gone already. */
+void ucma_forget_mcasts(struct ucma_id *id);
 
 ssize_t ucma_query_route(struct ucma_id *id, void *reply);
 ssize_t ucma_query(struct ucma_id *id, uint32_t option, void *reply);

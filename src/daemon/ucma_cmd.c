@@ -25,6 +25,7 @@ struct ucma_id *ucma_id_new(struct cmbroker_channel *channel)
     id->handle = handle;
     id->qkey = UCMA_UDP_QKEY;
     list_init(&id->port);
+    list_init(&id->mcasts);
     list_add_tail(&channel->ids, &id->all);
     b->ids[handle] = id;
     return id;
@@ -34,6 +35,7 @@ void ucma_id_free(struct ucma_id *id)
 {
     if (id->listener) cm_listener_destroy(id->listener);
     ucma_drop_events(id);
+    ucma_forget_mcasts(id);
     if (id->cm) cm_id_destroy(id->cm, broker_now());
     ucma_release_port(id);
     list_del(&id->all);
@@ -187,6 +189,7 @@ static ssize_t do_get_event(struct call *c)
     struct ucma_event *e = ucma_take_event(c->channel);
     if (!e) return -EAGAIN;
     e->id->events_reported++;
+    if (e->mcast) e->mcast->events_reported++;
     if (e->request && e->request->cm) cm_taken(e->request->cm);
     memcpy(c->reply, &e->resp, sizeof e->resp);
     free(e);
@@ -230,11 +233,22 @@ static ssize_t do_set_option(struct call *c)
 
 static ssize_t do_notify(struct call *c) { return ucma_notify(c->id, c->body->notify.event); }
 
-/* Multicast needs fan-out of datagrams between functions, which is not there yet. */
-static ssize_t do_multicast(struct call *c)
+static ssize_t do_join(struct call *c) { return ucma_join(c->id, &c->body->join, c->reply); }
+
+/* The older form of the command. */
+static ssize_t do_join_ip(struct call *c)
 {
-    (void)c;
-    return -EOPNOTSUPP;
+    const struct rdma_ucm_join_ip_mcast *old = &c->body->join_ip;
+    struct rdma_ucm_join_mcast join = {.uid = old->uid,
+                                       .addr_size = (uint16_t)ucma_addr_len(&old->addr),
+                                       .join_flags = RDMA_MC_JOIN_FLAG_FULLMEMBER};
+    memcpy(&join.addr, &old->addr, sizeof old->addr);
+    return ucma_join(c->id, &join, c->reply);
+}
+
+static ssize_t do_leave(struct call *c)
+{
+    return ucma_leave(c->channel, c->body->destroy.id, c->reply);
 }
 
 /* The id leaves the channel that `fd` numbers, which must be the same program's, for this one. */
@@ -300,15 +314,18 @@ static const struct command commands[] = {
                                     offsetof(struct rdma_ucm_event_resp, reserved), NO_ID},
     [RDMA_USER_CM_CMD_SET_OPTION] = ROW(rdma_ucm_set_option, do_set_option, 0),
     [RDMA_USER_CM_CMD_NOTIFY] = ROW(rdma_ucm_notify, do_notify, 0),
-    [RDMA_USER_CM_CMD_JOIN_IP_MCAST] = ROW(rdma_ucm_join_ip_mcast, do_multicast, 0),
-    [RDMA_USER_CM_CMD_LEAVE_MCAST] = {do_multicast, sizeof(struct rdma_ucm_destroy_id), 0, NO_ID},
+    [RDMA_USER_CM_CMD_JOIN_IP_MCAST] =
+        ROW(rdma_ucm_join_ip_mcast, do_join_ip, sizeof(struct rdma_ucm_create_id_resp)),
+    [RDMA_USER_CM_CMD_LEAVE_MCAST] = {do_leave, sizeof(struct rdma_ucm_destroy_id),
+                                      sizeof(struct rdma_ucm_destroy_id_resp), NO_ID},
     [RDMA_USER_CM_CMD_MIGRATE_ID] = {do_migrate, sizeof(struct rdma_ucm_migrate_id),
                                      sizeof(struct rdma_ucm_migrate_resp), NO_ID},
     [RDMA_USER_CM_CMD_QUERY] =
         ROW(rdma_ucm_query, do_query, offsetof(struct rdma_ucm_query_addr_resp, ibdev_index)),
     [RDMA_USER_CM_CMD_BIND] = ROW(rdma_ucm_bind, do_bind, 0),
     [RDMA_USER_CM_CMD_RESOLVE_ADDR] = ROW(rdma_ucm_resolve_addr, do_resolve_addr, 0),
-    [RDMA_USER_CM_CMD_JOIN_MCAST] = ROW(rdma_ucm_join_mcast, do_multicast, 0),
+    [RDMA_USER_CM_CMD_JOIN_MCAST] =
+        ROW(rdma_ucm_join_mcast, do_join, sizeof(struct rdma_ucm_create_id_resp)),
 };
 
 ssize_t ucma_command(struct cmbroker_channel *channel, const void *bytes, size_t len, void *reply,

@@ -69,12 +69,13 @@ void ucma_move_events(struct ucma_id *id, struct cmbroker_channel *to)
     balance_tokens(from);
 }
 
-void ucma_drop_events(struct ucma_id *id)
+/* `mcast` NULL: all the id's. */
+static void drop(struct ucma_id *id, const struct ucma_mcast *mcast)
 {
     struct cmbroker_channel *ch = id->channel;
     list_for_each_safe (pos, tmp, &ch->events) {
         struct ucma_event *e = container_of(pos, struct ucma_event, all);
-        if (e->id != id) continue;
+        if (e->id != id || (mcast && e->mcast != mcast)) continue;
         dequeue(ch, e);
         /* A request has no events of its own yet: its uid is not set. */
         if (e->request) {
@@ -86,3 +87,6 @@ void ucma_drop_events(struct ucma_id *id)
     }
     balance_tokens(ch);
 }
+
+void ucma_drop_events(struct ucma_id *id) { drop(id, NULL); }
+void ucma_drop_mcast_events(struct ucma_mcast *mcast) { drop(mcast->id, mcast); }

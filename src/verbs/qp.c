@@ -348,7 +348,7 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
     struct rb_qp *qp = rb_qp(ibv);
     if (!qp) return EINVAL;
     int rc = detach(qp);
-    if (rc) return rc;
+    if (rc) return errno = rc; /* as libibverbs leaves it; programs print it */
     pthread_mutex_lock(&ibv->mutex);
     while (!function_is_dead(qp->f) && ibv->events_completed != qp->async_events)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);
