@@ -47,6 +47,7 @@ struct function_page {
     struct hca_member_counters member[STEER_MAX_MEMBERS];
     struct hca_qp_view qp[FUNCTION_PAGE_QPS];          /* slot = QP index; qpn 0: free */
     struct function_membership membership[FUNCTION_PAGE_MEMBERSHIPS];
+    _Atomic uint64_t epoch; /* between a program and its forked children: verbs/process.c */
 };
 
 #endif

@@ -1,4 +1,4 @@
-/* See function.h: opens a function, drives its adapter, survives fork. */
+/* See function.h: opens a function, drives its adapter. */
 #include "verbs/function.h"
 #include "base/must.h"
 #include "verbs/pages.h"
@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,11 +23,6 @@
  * may be one of them. */
 #define IDLE_SPINS 64
 
-/* Functions of this process, for the fork handlers. */
-static struct list functions;
-static pthread_mutex_t functions_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-
 when_t function_now(void)
 {
     struct timespec ts;
@@ -38,14 +34,14 @@ when_t function_now(void)
 
 int function_lock(struct function *f)
 {
+    if (function_is_dead(f)) return EIO;
     if (pthread_mutex_trylock(&f->lock) != 0) {
         atomic_fetch_add(&f->waiters, 1);
         pthread_mutex_lock(&f->lock);
         atomic_fetch_sub(&f->waiters, 1);
     }
-    if (!function_is_dead(f)) return 0;
-    pthread_mutex_unlock(&f->lock);
-    return EIO;
+    function_touch(f);
+    return 0;
 }
 
 void function_unlock(struct function *f) { pthread_mutex_unlock(&f->lock); }
@@ -135,7 +131,10 @@ void function_flush(struct function *f, when_t now)
 {
     look_at_page(f, now);
     hold_release(f);
-    if (send_waiting(f, now)) f->dirty = true;
+    if (send_waiting(f, now)) {
+        f->dirty = true;
+        function_touch(f);
+    }
     events_deliver(f);
     hasten_worker(f);
 }
@@ -153,7 +152,10 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
     if (send_waiting(f, now)) work = true;
     hold_note(f, now);
     events_deliver(f);
-    if (work) f->dirty = true;
+    if (work) {
+        f->dirty = true;
+        function_touch(f);
+    }
     publish_if_due(f, now);
     return work;
 }
@@ -167,7 +169,7 @@ bool function_spin(struct function *f)
         sched_yield(); /* another drives: its completions show in the CQ */
         return true;
     }
-    bool work = !function_is_dead(f) && function_drive(f, false, now);
+    bool work = !f->dead && function_drive(f, false, now);
     f->idle_spins = work ? 0 : f->idle_spins + 1;
     bool yield = f->idle_spins >= IDLE_SPINS;
     if (work) hasten_worker(f);
@@ -203,50 +205,6 @@ uint8_t function_mtu(uint32_t l3_mtu)
     uint8_t mtu = IBV_MTU_4096;
     while (mtu > IBV_MTU_256 && (128u << mtu) + overhead > l3_mtu) mtu--;
     return mtu;
-}
-
-/* ---- fork -------------------------------------------------------------------------------- */
-
-/* The child has no worker, and must not take packets or hold rbondd's connection that are the
- * parent's: its copies of the descriptors close, every call on its contexts fails. */
-static void in_child(void)
-{
-    pthread_mutex_init(&functions_lock, NULL);
-    list_for_each (node, &functions) {
-        struct function *f = container_of(node, struct function, link);
-        atomic_store(&f->dead, true);
-        f->has_worker = false;
-        pthread_mutex_init(&f->lock, NULL);
-        f->port->ops->close(f->port);
-        f->port = NULL;
-        if (f->ctl) ctl_close(f->ctl);
-        f->ctl = NULL;
-    }
-}
-
-static void before_fork(void) { pthread_mutex_lock(&functions_lock); }
-static void in_parent(void) { pthread_mutex_unlock(&functions_lock); }
-
-static void watch_fork(void)
-{
-    list_init(&functions);
-    pthread_atfork(before_fork, in_parent, in_child);
-}
-
-/* ---- exit -------------------------------------------------------------------------------- */
-
-/* A program may end right after its last completion, whose ACK waits for a post that will not come.
- * A lock that is taken belongs to a thread that drives. */
-__attribute__((destructor)) static void send_what_is_held(void)
-{
-    if (!functions.next || pthread_mutex_trylock(&functions_lock) != 0) return;
-    list_for_each (node, &functions) {
-        struct function *f = container_of(node, struct function, link);
-        if (function_is_dead(f) || pthread_mutex_trylock(&f->lock) != 0) continue;
-        function_flush(f, function_now());
-        pthread_mutex_unlock(&f->lock);
-    }
-    pthread_mutex_unlock(&functions_lock);
 }
 
 /* ---- opening ----------------------------------------------------------------------------- */
@@ -334,36 +292,34 @@ int function_open(struct rb_context *ctx, const char *device, struct function **
     struct function *f = calloc(1, sizeof *f);
     if (!f) return -ENOMEM;
     f->ctx = ctx;
-    f->doorbell = -1;
+    f->doorbell = f->owner = -1;
     list_init(&f->qps);
     list_init(&f->cqs);
     pthread_mutex_init(&f->lock, NULL);
 
-    pthread_once(&fork_once, watch_fork);
     int rc = ask(f, device);
     if (rc == 0) rc = build(f);
     if (rc) {
         function_close(f);
         return rc;
     }
-    pthread_mutex_lock(&functions_lock);
-    list_add_tail(&functions, &f->link);
-    pthread_mutex_unlock(&functions_lock);
+    process_add(f);
     *out = f;
     return 0;
 }
 
 void function_close(struct function *f)
 {
-    pthread_mutex_lock(&functions_lock);
-    list_del(&f->link);
-    pthread_mutex_unlock(&functions_lock);
+    process_remove(f);
     if (f->has_worker) worker_stop(f);
-    if (f->hca && !function_is_dead(f)) {
+    if (f->hca && !f->dead) {
         when_t now = function_now();
         function_flush(f, now);
         publish_now(f, now);
+        function_touch(f);
+        if (f->ctl) shutdown(ctl_fd(f->ctl), SHUT_RDWR); /* a child may have it, too */
     }
+    if (f->owner >= 0) close(f->owner);
     if (f->port) f->port->ops->close(f->port);
     if (f->hca) hca_free(f->hca);
     if (f->page) munmap((void *)f->page, sizeof *f->page);

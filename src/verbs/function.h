@@ -20,11 +20,14 @@
 struct function {
     struct rb_context *ctx;
     struct ctl_opened opened;
-    struct list link; /* in the process's list, for fork */
+    struct list link; /* process.c's */
     pthread_t worker;
     bool has_worker;
     _Atomic bool stop;
-    _Atomic bool dead;          /* in a forked child: the adapter stayed with the parent */
+    _Atomic bool dead;  /* in a forked child: the adapter stayed with the parent */
+    bool forked, quiet; /* process.c: since then each change counts; holds the lock */
+    int owner;          /* while dead: a pidfd of whoever has the adapter; -1: not to be had */
+    uint64_t epoch;     /* while dead: the page's, at the fork */
     _Atomic uint64_t polled_ns; /* when an empty poll last drove */
     _Atomic uint32_t waiters;   /* threads that wait for the lock */
     _Atomic bool away;          /* the worker sleeps and does not watch the socket */
@@ -59,12 +62,25 @@ struct function {
 /* Asks rbondd for a function of `device` and starts its worker. Negative errno; a line on stderr
  * says why. */
 int function_open(struct rb_context *ctx, const char *device, struct function **out);
-/* Stops the worker and frees all of it. In a forked child only memory. */
+/* Stops the worker and frees all of it. In a forked child only memory and copies of descriptors. */
 void function_close(struct function *f);
 
-static inline bool function_is_dead(const struct function *f)
+/* process.c: in a child, takes the adapter over if the parent has ended and left it as it was.
+ * True: it is this process's. */
+bool function_inherit(struct function *f);
+void process_add(struct function *f);
+void process_remove(struct function *f);
+
+static inline bool function_is_dead(struct function *f)
 {
-    return atomic_load_explicit(&f->dead, memory_order_relaxed);
+    return __builtin_expect(atomic_load_explicit(&f->dead, memory_order_relaxed), 0) &&
+           !function_inherit(f);
+}
+
+/* Holding the lock: the adapter changes, or may. Children's copies are behind from here on. */
+static inline void function_touch(struct function *f)
+{
+    if (__builtin_expect(f->forked, 0)) f->out->epoch++;
 }
 
 /* 0, holding the lock; EIO without it where the function is dead. */

@@ -153,6 +153,7 @@ static void *work(void *arg)
         pthread_mutex_lock(&f->lock);
         when_t now = function_now();
         bool news = listen_to_rbondd(f, now);
+        if (news) function_touch(f);
         bool away = program_spins(f, now);
         bool busy = (!away || news) && function_drive(f, true, now);
         if (!busy) publish_if_due(f, now);
