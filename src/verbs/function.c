@@ -17,6 +17,8 @@
 
 /* Bursts sent per round: bounds how long the lock is held. */
 #define BURSTS_PER_ROUND 4
+/* Rounds of a QP's end: what has arrived is taken, what that calls for is sent. */
+#define SETTLE_ROUNDS 64
 /* How long to wait for room in the transmit socket before the rest of a burst counts as lost. */
 #define TX_WAIT_MS 20
 /* After so many rounds of a spinning program that found nothing, offer the CPU to others: the peer
@@ -158,6 +160,12 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
     }
     publish_if_due(f, now);
     return work;
+}
+
+void function_settle(struct function *f, when_t now)
+{
+    for (int i = 0; i < SETTLE_ROUNDS && function_drive(f, false, now); i++) continue;
+    function_flush(f, now);
 }
 
 bool function_spin(struct function *f)

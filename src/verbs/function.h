@@ -93,6 +93,9 @@ when_t function_now(void);
 void function_flush(struct function *f, when_t now);
 /* Holding the lock: one round of receiving, timers, sending and events. True: there was work. */
 bool function_drive(struct function *f, bool by_worker, when_t now);
+/* Holding the lock, before a QP ends: an adapter has acknowledged what its program saw complete, and
+ * has taken what the peer acknowledged; so nothing stays in the socket, and no ACK is owed. */
+void function_settle(struct function *f, when_t now);
 /* Without the lock, from an empty poll. True: something may have completed. */
 bool function_spin(struct function *f);
 /* Holding the lock: a CQ was armed. */

@@ -217,7 +217,9 @@ static int modify(struct rb_qp *qp, const struct ibv_qp_attr *attr, int mask)
         return EIO;
     }
     bool forgets = (mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_RESET;
+    bool ends = forgets || ((mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_ERR);
     when_t now = function_now();
+    if (ends) function_settle(f, now);
     if (forgets) qp_consumers(qp, consumers_in);
     rc = -hca_qp_modify(f->hca, qp->hca, &to, (uint32_t)mask, now);
     if (forgets) qp_consumers(qp, consumers_out);
@@ -323,8 +325,8 @@ static int detach(struct rb_qp *qp)
     struct ibv_context *c = &f->ctx->v.context;
 
     int rc = function_lock(f);
-    if (rc) return 0;                  /* a forked child frees its copy */
-    function_flush(f, function_now()); /* acknowledgements that the peer waits for */
+    if (rc) return 0; /* a forked child frees its copy */
+    function_settle(f, function_now());
     qpn_t qpn = hca_qp_num(qp->hca);
     qp_consumers(qp, consumers_in);
     rc = -hca_qp_destroy(f->hca, qp->hca);

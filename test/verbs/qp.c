@@ -148,5 +148,36 @@ static void knows_its_members(void **state)
     close_end(&e);
 }
 
+/* What the peer has seen completed is acknowledged, and what it acknowledged is no failure, though
+ * both ends go at once, as at the end of a connection. */
+static void settles_before_it_ends(void **state)
+{
+    struct end a, b;
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    struct ibv_wc wc;
+    (void)state;
+
+    open_pair(&a, &b);
+    for (int i = 0; i < 50; i++) {
+        post_recv(&b, 1, 0, 64);
+        assert_int_equal(post(&a, &b, IBV_WR_SEND, 64), 0);
+        await(&b, &wc);
+        assert_int_equal(wc.status, IBV_WC_SUCCESS);
+        assert_int_equal(ibv_modify_qp(b.qp, &attr, IBV_QP_STATE), 0);
+        assert_int_equal(ibv_modify_qp(a.qp, &attr, IBV_QP_STATE), 0);
+        await(&a, &wc);
+        assert_int_equal(wc.status, IBV_WC_SUCCESS);
+        ibv_destroy_qp(a.qp);
+        ibv_destroy_qp(b.qp);
+        make_qp(&a, IBV_QPT_RC);
+        make_qp(&b, IBV_QPT_RC);
+        connect_rc(&a, &b, 14);
+        connect_rc(&b, &a, 14);
+    }
+    close_end(&a);
+    close_end(&b);
+}
+
 EDGE_MAIN(cmocka_unit_test(refuses_mistakes), cmocka_unit_test(refuses_a_path_mtu_beyond_the_port),
-          cmocka_unit_test(tells_of_a_qp_in_error), cmocka_unit_test(knows_its_members))
+          cmocka_unit_test(tells_of_a_qp_in_error), cmocka_unit_test(knows_its_members),
+          cmocka_unit_test(settles_before_it_ends))
