@@ -47,6 +47,8 @@ void cm_free(struct cm *cm)
 
 const struct cm_counters *cm_counters(const struct cm *cm) { return &cm->counters; }
 
+uint32_t cm_ids(const struct cm *cm) { return cm->nids; }
+
 enum cm_verdict cm_input(struct cm *cm, const uint8_t *mad, size_t len,
                          const struct cm_route *route, when_t now)
 {
@@ -102,6 +104,7 @@ bool cm_next_event(struct cm *cm, struct cm_event *event)
     if (list_empty(&cm->events)) return false;
     struct cm_queued_event *q = container_of(cm->events.next, struct cm_queued_event, all);
     *event = q->event;
+    event->owner = q->event.id->owner; /* who may have taken it up since */
     q->event.id->pending_events--;
     list_del(&q->all);
     free(q);
@@ -128,8 +131,8 @@ struct cm_id *cm_id_new(struct cm *cm, const struct cm_route *route)
     while (cm->slots[cm->next_slot]) cm->next_slot = (cm->next_slot + 1) % cm->conf.max_ids;
     id->cm = cm;
     id->slot = cm->next_slot;
-    /* Never 0, and a number that comes again soon carries another salt. */
-    id->local_id = (uint32_t)(cm_random(cm) | 1) << 16 | id->slot;
+    /* Never 0, and a slot that comes again soon carries another salt. */
+    while (id->local_id >> 16 == 0) id->local_id = (uint32_t)(cm_random(cm) >> 48 << 16) | id->slot;
     id->route = *route;
     id->alarm = HEAP_NODE_IDLE;
     id->hold_until = NEVER;
@@ -212,12 +215,13 @@ void cm_id_hash_qp(struct cm_id *id)
 }
 
 struct cm_id *cm_find_remote(struct cm *cm, uint32_t remote_id, uint64_t remote_guid,
-                             const struct cm_route *route, bool sidr)
+                             const struct cm_route *route, bool sidr, uint64_t tid)
 {
     list_for_each (pos, &cm->by_remote[bucket(remote_id, &route->remote)]) {
         struct cm_id *id = container_of(pos, struct cm_id, hash);
         if (id->remote_id == remote_id && id->remote_guid == remote_guid && id->sidr == sidr &&
-            !id->active && gid_equal(&id->route.remote, &route->remote))
+            !id->active && (tid == 0 || id->req_tid == tid) &&
+            gid_equal(&id->route.remote, &route->remote))
             return id;
     }
     return NULL;
@@ -296,7 +300,6 @@ void cm_report(struct cm_id *id, enum cm_event_type type, const struct cm_msg *m
     must(q);
     q->event.type = type;
     q->event.id = id;
-    q->event.owner = id->owner;
     q->event.route = id->route;
     if (msg) q->event.msg = *msg;
     list_add_tail(&id->cm->events, &q->all);

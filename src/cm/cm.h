@@ -109,6 +109,8 @@ void cm_expire(struct cm *cm, when_t now);
 /* The next event; false when there is none. Events of a destroyed id are not reported. */
 bool cm_next_event(struct cm *cm, struct cm_event *event);
 const struct cm_counters *cm_counters(const struct cm *cm);
+/* How many ids there are, those included that their users have let go. */
+uint32_t cm_ids(const struct cm *cm);
 
 /* ---- listeners ------------------------------------------------------------------------------ */
 

@@ -65,7 +65,7 @@ static void keep_req(struct cm_id *id, const struct cm_msg *msg)
     id->remote_id = req->local_comm_id;
     id->remote_guid = req->local_ca_guid;
     id->service_id = req->service_id;
-    id->tid = msg->tid;
+    id->tid = id->req_tid = msg->tid;
     id->route.traffic_class = req->primary.traffic_class;
     id->path_mtu = req->path_mtu;
     id->ack_timeout = req->primary.local_ack_timeout;
@@ -87,7 +87,8 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
                                const struct cm_route *route, when_t now)
 {
     const struct cm_req *req = &msg->req;
-    struct cm_id *id = cm_find_remote(cm, req->local_comm_id, req->local_ca_guid, route, false);
+    struct cm_id *id =
+        cm_find_remote(cm, req->local_comm_id, req->local_ca_guid, route, false, msg->tid);
     if (id) return duplicate_req(id, msg);
     struct cm_id *old = cm_find_remote_qp(cm, req->local_qpn, req->local_ca_guid, &route->remote);
     if (old && req->local_qpn != 0) {
@@ -139,12 +140,14 @@ static enum cm_verdict mra_input(struct cm_id *id, const struct cm_mra *mra, whe
     return CM_OK;
 }
 
-/* The REP names a QP that we have at the far end of another connection. */
+/* The REP names a QP that we have, or had when it first came, at the far end of another connection
+ * (`old`). Its sender hears the same at each repetition, since it believes the first REJ. */
 static enum cm_verdict stale_rep(struct cm_id *id, const struct cm_msg *rep, struct cm_id *old,
                                  when_t now)
 {
     struct cm_msg rej;
-    drop_stale(old, now);
+    if (old) drop_stale(old, now);
+    id->refused_rep = rep->rep.local_comm_id;
     compose_rej_rep(&rej, rep, CM_REJ_STALE_CONN);
     cm_send_msg(id->cm, &id->route, &rej);
     id->cm->counters.rejects_sent++;
@@ -165,7 +168,8 @@ static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg, whe
     if (id->state != CMS_REQ_SENT && id->state != CMS_REQ_HELD) return CM_UNKNOWN_ID;
     struct cm_id *old =
         cm_find_remote_qp(id->cm, rep->local_qpn, rep->local_ca_guid, &id->route.remote);
-    if (old && rep->local_qpn != 0) return stale_rep(id, msg, old, now);
+    if ((old && rep->local_qpn != 0) || (id->refused_rep && rep->local_comm_id == id->refused_rep))
+        return stale_rep(id, msg, old, now);
     id->remote_id = rep->local_comm_id;
     id->remote_guid = rep->local_ca_guid;
     id->remote_qpn = rep->local_qpn;
@@ -208,15 +212,19 @@ static enum cm_verdict rej_input(struct cm_id *id, const struct cm_msg *msg, whe
         if (msg->rej.answers != CM_ANSWERS_REQ) return CM_UNKNOWN_ID;
         if (retry_stale(id, &msg->rej, now)) return CM_OK;
         break;
+    case CMS_REP_RCVD: /* to a REQ: late, for the peer has accepted one since */
+        if (msg->rej.answers == CM_ANSWERS_REQ) return CM_UNKNOWN_ID;
+        break;
     case CMS_REQ_RCVD:
-    case CMS_REP_RCVD:
     case CMS_REP_SENT:
     case CMS_REP_HELD: break;
     case CMS_DREQ_SENT: /* it knows of no connection: as good as a DREP */
         cm_report(id, CM_EVENT_DREP, msg);
         conn_timewait(id, now);
         return CM_OK;
+    case CMS_UNCLAIMED: hold_forget(id); return CM_OK;
     case CMS_ESTABLISHED: /* our RTU was lost, and the peer has given up */
+        if (msg->rej.answers == CM_ANSWERS_REQ) return CM_UNKNOWN_ID; /* a DREQ comes with it */
         id->cm->counters.rejects_received++;
         cm_report(id, CM_EVENT_REJ, msg);
         conn_timewait(id, now);
@@ -288,7 +296,7 @@ static struct cm_id *addressee(struct cm *cm, const struct cm_msg *msg,
     /* All these messages begin with the sender's id and the receiver's. */
     uint32_t theirs = msg->raw.local_comm_id, ours = msg->raw.remote_comm_id;
     if (msg->attr == CM_REJ && msg->rej.reason == CM_REJ_TIMEOUT && msg->rej.ari_len >= 8) {
-        struct cm_id *id = cm_find_remote(cm, theirs, get_be64(msg->rej.ari), route, false);
+        struct cm_id *id = cm_find_remote(cm, theirs, get_be64(msg->rej.ari), route, false, 0);
         if (id) return id;
     }
     struct cm_id *id = cm_find_local(cm, ours, route);

@@ -62,6 +62,7 @@ struct cm_id {
     enum cm_state state;
     uint32_t slot, local_id, remote_id;
     uint64_t remote_guid, service_id, tid;
+    uint64_t req_tid; /* of the REQ or SIDR_REQ that made it */
     struct cm_route route;
     struct cm_listener *listener; /* its backlog counts this id; NULL: no longer */
     struct list waiting;          /* in listener->requests or, CMS_UNCLAIMED, cm->unclaimed */
@@ -73,6 +74,7 @@ struct cm_id {
     uint8_t max_retries;      /* as the REQ has it */
     uint8_t response_timeout; /* the peer's to answer us: 4.096 us * 2^n */
     uint8_t stale_retries;
+    uint32_t refused_rep;  /* whose REP was stale: its local id; 0: none */
     uint8_t sent[MAD_LEN]; /* the last message of the handshake, for repeating */
     uint32_t pending_events;
     /* what the two ends agreed */
@@ -119,9 +121,10 @@ void cm_id_free(struct cm_id *id);
 /* Frees it if its user has let go, else leaves it closed. */
 void cm_id_close(struct cm_id *id);
 struct cm_id *cm_find_local(struct cm *cm, uint32_t local_id, const struct cm_route *route);
-/* The id that a REQ or SIDR_REQ with this remote id from this place made. */
+/* The id that a REQ or SIDR_REQ with this remote id from this place made. Its transaction tells it
+ * from one of a peer that has died and happens to use the number again; 0: any. */
 struct cm_id *cm_find_remote(struct cm *cm, uint32_t remote_id, uint64_t remote_guid,
-                             const struct cm_route *route, bool sidr);
+                             const struct cm_route *route, bool sidr, uint64_t tid);
 /* The live connection whose far end is this QP. */
 struct cm_id *cm_find_remote_qp(struct cm *cm, qpn_t qpn, uint64_t guid, const struct gid *remote);
 void cm_id_hash(struct cm_id *id);
@@ -166,6 +169,7 @@ bool hold_request(struct cm *cm, const struct cm_msg *msg, const struct cm_route
 /* There is a new listener. */
 void hold_claim(struct cm *cm, when_t now);
 void hold_expire(struct cm_id *id);
+void hold_forget(struct cm_id *id); /* its sender has given up */
 
 /* conn_input.c */
 void conn_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,

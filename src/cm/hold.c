@@ -21,6 +21,7 @@ bool hold_request(struct cm *cm, const struct cm_msg *msg, const struct cm_route
     id->remote_id = id->sidr ? msg->sidr_req.request_id : msg->req.local_comm_id;
     id->remote_guid = id->sidr ? 0 : msg->req.local_ca_guid;
     id->service_id = id->sidr ? msg->sidr_req.service_id : msg->req.service_id;
+    id->req_tid = msg->tid;
     cm_msg_encode(id->sent, msg);
     cm_id_hash(id);
     id->state = CMS_UNCLAIMED;
@@ -72,6 +73,13 @@ void hold_claim(struct cm *cm, when_t now)
         release(id, &msg, &route);
         again(cm, &msg, &route, now);
     }
+}
+
+void hold_forget(struct cm_id *id)
+{
+    struct cm_msg msg;
+    struct cm_route route;
+    release(id, &msg, &route);
 }
 
 void hold_expire(struct cm_id *id)

@@ -58,7 +58,7 @@ enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
                                const struct cm_route *route, when_t now)
 {
     const struct cm_sidr_req *req = &msg->sidr_req;
-    struct cm_id *id = cm_find_remote(cm, req->request_id, 0, route, true);
+    struct cm_id *id = cm_find_remote(cm, req->request_id, 0, route, true, msg->tid);
     if (id) {
         if (id->state == CMS_SIDR_DONE) cm_send_mad(cm, &id->route, id->sent, 0);
         return CM_DUPLICATE;
@@ -73,7 +73,7 @@ enum cm_verdict sidr_req_input(struct cm *cm, const struct cm_msg *msg,
     cm_waits(id, l);
     id->remote_id = req->request_id;
     id->service_id = req->service_id;
-    id->tid = msg->tid;
+    id->tid = id->req_tid = msg->tid;
     id->state = CMS_SIDR_RCVD;
     cm_msg_encode(id->sent, msg); /* for cm_id_give_back */
     cm_id_hash(id);
