@@ -238,8 +238,7 @@ static int detach(struct rb_cq *cq)
         if (channel)
             cq->comp_events -= events_purge(channel->ibv.fd, channel->wr_fd,
                                             sizeof(struct ib_uverbs_comp_event_desc), element);
-        cq->async_events -= events_purge(f->ctx->v.context.async_fd, f->ctx->async_wr,
-                                         sizeof(struct ib_uverbs_async_event_desc), element);
+        cq->async_events -= events_purge_async(f, cq);
     }
     function_unlock(f);
     return rc;

@@ -81,18 +81,26 @@ static bool put_async(struct function *f, uint64_t element, enum ibv_event_type 
     return write(f->ctx->async_wr, &desc, sizeof desc) == sizeof desc;
 }
 
-void events_port(struct function *f, enum ibv_event_type type) { put_async(f, 1, type); }
+void events_port(struct function *f, enum ibv_event_type type)
+{
+    /* Where both wait, the newer one is what is true. */
+    if (type == IBV_EVENT_PORT_ACTIVE || type == IBV_EVENT_PORT_ERR)
+        f->late_port &= ~(1u << IBV_EVENT_PORT_ACTIVE | 1u << IBV_EVENT_PORT_ERR);
+    f->late_port |= 1u << type;
+    events_deliver(f);
+}
 
-static void deliver_async(struct function *f, const struct hca_event *event)
+static bool deliver_async(struct function *f, const struct hca_event *event)
 {
     uint64_t element = (uintptr_t)event->owner; /* public structs come first in ours */
-    if (!put_async(f, element, (enum ibv_event_type)event->type)) return;
+    if (!put_async(f, element, (enum ibv_event_type)event->type)) return false;
     switch (event->type) {
     case HCA_EVENT_CQ_ERR: ((struct rb_cq *)event->owner)->async_events++; break;
     case HCA_EVENT_SRQ_ERR:
     case HCA_EVENT_SRQ_LIMIT_REACHED: ((struct rb_srq *)event->owner)->async_events++; break;
     default: ((struct rb_qp *)event->owner)->async_events++; break;
     }
+    return true;
 }
 
 static void deliver_completion(struct function *f, struct rb_cq *cq)
@@ -122,14 +130,34 @@ static void retry_unsent(struct function *f)
     }
 }
 
+/* Until the pipe is full: what does not fit waits, in order, in the adapter. */
+static void deliver_all_async(struct function *f)
+{
+    for (uint32_t left = f->late_port; left; left &= left - 1) {
+        enum ibv_event_type type = (enum ibv_event_type)__builtin_ctz(left);
+        if (put_async(f, 1, type)) f->late_port &= ~(1u << type);
+    }
+    while (f->is_late || hca_next_event(f->hca, &f->late)) {
+        f->is_late = !deliver_async(f, &f->late);
+        if (f->is_late) break;
+    }
+    if (f->is_late || f->late_port) f->unsent = true;
+}
+
 void events_deliver(struct function *f)
 {
-    struct hca_event event;
     void *cq;
 
     if (f->unsent) retry_unsent(f);
     while ((cq = hca_next_notified(f->hca))) deliver_completion(f, cq);
-    while (hca_next_event(f->hca, &event)) deliver_async(f, &event);
+    deliver_all_async(f);
+}
+
+uint32_t events_purge_async(struct function *f, const void *object)
+{
+    if (f->is_late && f->late.owner == object) f->is_late = false;
+    return events_purge(f->ctx->v.context.async_fd, f->ctx->async_wr,
+                        sizeof(struct ib_uverbs_async_event_desc), (uintptr_t)object);
 }
 
 /* ---- reading ----------------------------------------------------------------------------- */

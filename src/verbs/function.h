@@ -43,6 +43,9 @@ struct function {
     struct list qps, cqs;           /* rb_qp.link, rb_cq.link */
     _Atomic uint32_t armed;         /* CQs with a channel that wait for a completion */
     bool unsent;                    /* events wait for room in a pipe */
+    bool is_late;                   /* `late` does, before those in the adapter */
+    struct hca_event late;
+    uint32_t late_port;             /* 1 << enum ibv_event_type: of the port or device */
     bool fatal;                     /* the device has gone */
     uint8_t next_bucket;
     uint32_t memberships; /* in out->membership */
@@ -135,6 +138,8 @@ struct gid mcast_wire(const struct gid *group);
 
 /* event.c: holding the lock */
 void events_deliver(struct function *f);
+/* Takes the object's unread async events out again and returns how many they were. */
+uint32_t events_purge_async(struct function *f, const void *object);
 void events_port(struct function *f, enum ibv_event_type type);
 
 #endif

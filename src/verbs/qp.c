@@ -322,7 +322,6 @@ EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, 
 static int detach(struct rb_qp *qp)
 {
     struct function *f = qp->f;
-    struct ibv_context *c = &f->ctx->v.context;
 
     int rc = function_lock(f);
     if (rc) return 0; /* a forked child frees its copy */
@@ -335,9 +334,7 @@ static int detach(struct rb_qp *qp)
         list_del(&qp->link);
         publish_qp_gone(f, qpn);
         function_flush(f, function_now()); /* others may have waited for its share of the window */
-        qp->async_events -=
-            events_purge(c->async_fd, f->ctx->async_wr, sizeof(struct ib_uverbs_async_event_desc),
-                         (uintptr_t)qp_public(qp));
+        qp->async_events -= events_purge_async(f, qp);
     }
     function_unlock(f);
     return rc;

@@ -83,10 +83,7 @@ static int detach(struct rb_srq *srq)
     if (rc) return 0; /* a forked child frees its copy */
     events_deliver(f);
     rc = -hca_srq_destroy(f->hca, srq->hca);
-    if (rc == 0)
-        srq->async_events -=
-            events_purge(f->ctx->v.context.async_fd, f->ctx->async_wr,
-                         sizeof(struct ib_uverbs_async_event_desc), (uintptr_t)&srq->ibv);
+    if (rc == 0) srq->async_events -= events_purge_async(f, srq);
     function_unlock(f);
     return rc;
 }
