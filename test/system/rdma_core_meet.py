@@ -75,10 +75,16 @@ def be_one_of_two(side, address, peer, path):
 
     tests.base.RDMACMBaseTest.two_nodes_rdmacm_traffic = two_nodes
 
-    # On one host both ends have the same address.
+    # On one host both ends have the same address, and one multicast group made of it.
+    def group_of(host):
+        return tests.base.MC_IP_PREFIX + host[host.find('.'):]
+
     def addresses(real):
+        def one_group(name):
+            return group_of(min(address, peer)) if name == group_of(address) else name
+
         def make(src=None, dst=None, **named):
-            return real(src=src, dst=peer if dst == address else dst, **named)
+            return real(src=one_group(src), dst=peer if dst == address else one_group(dst), **named)
         return make
 
     for module in (tests.base_rdmacm, tests.rdmacm_utils):
