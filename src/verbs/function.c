@@ -24,6 +24,8 @@
 /* After so many rounds of a spinning program that found nothing, offer the CPU to others: the peer
  * may be one of them. */
 #define IDLE_SPINS 64
+/* How often a poll offers the CPU to whoever drives before it answers by what is known so far. */
+#define LOCK_TRIES 16
 
 when_t function_now(void)
 {
@@ -170,19 +172,21 @@ void function_settle(struct function *f, when_t now)
 
 bool function_spin(struct function *f)
 {
+    /* Before looking, not after: the caller goes by what is true now. */
+    if (atomic_load_explicit(&f->idle_spins, memory_order_relaxed) >= IDLE_SPINS) sched_yield();
     when_t now = function_now();
 
     atomic_store_explicit(&f->polled_ns, now.ns, memory_order_relaxed);
-    if (pthread_mutex_trylock(&f->lock) != 0) {
-        sched_yield(); /* another drives: its completions show in the CQ */
-        return true;
+    /* Another drives, perhaps the worker, and perhaps it has lost its CPU in the middle. */
+    for (int i = 0; pthread_mutex_trylock(&f->lock) != 0; i++) {
+        if (i == LOCK_TRIES) return true; /* what it completes shows in the CQ */
+        sched_yield();
     }
     bool work = !f->dead && function_drive(f, false, now);
-    f->idle_spins = work ? 0 : f->idle_spins + 1;
-    bool yield = f->idle_spins >= IDLE_SPINS;
+    uint32_t idle = atomic_load_explicit(&f->idle_spins, memory_order_relaxed);
+    atomic_store_explicit(&f->idle_spins, work ? 0 : idle + 1, memory_order_relaxed);
     if (work) hasten_worker(f);
     pthread_mutex_unlock(&f->lock);
-    if (yield) sched_yield();
     return work;
 }
 

@@ -49,7 +49,7 @@ struct function {
     bool fatal;                     /* the device has gone */
     uint8_t next_bucket;
     uint32_t memberships; /* in out->membership */
-    uint32_t idle_spins;
+    _Atomic uint32_t idle_spins;
     bool holding; /* hold.c: acknowledgements are kept back */
     when_t held_since;
     int32_t hold_worth; /* > 0: it has been worth it lately */
