@@ -484,6 +484,8 @@ void hca_qp_query(const struct hca_qp *qp, struct hca_qp_attr *attr);
 uint32_t hca_qp_send_room(const struct hca_qp *qp);
 qpn_t hca_qp_num(const struct hca_qp *qp);
 void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view);
+/* Whom events of the QP are for, from now on. */
+void hca_qp_set_owner(struct hca_qp *qp, void *owner);
 /* Moves the QP to another affinity bucket, at once. */
 void hca_qp_set_bucket(struct hca *hca, struct hca_qp *qp, uint8_t bucket, when_t now);
 

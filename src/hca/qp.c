@@ -424,6 +424,8 @@ void qp_ack_seen(struct hca_qp *qp, when_t now)
 
 qpn_t hca_qp_num(const struct hca_qp *qp) { return qp->qpn; }
 
+void hca_qp_set_owner(struct hca_qp *qp, void *owner) { qp->events.owner = owner; }
+
 uint32_t hca_qp_send_room(const struct hca_qp *qp)
 {
     return qp->sq.size - (qp->sq.tail - qp->sq.head);

@@ -24,6 +24,10 @@ static void fill_ops(struct verbs_context *v)
     v->alloc_td = rb_alloc_td;
     v->dealloc_td = rb_dealloc_td;
     v->alloc_parent_domain = rb_alloc_parent_domain;
+    v->get_srq_num = rb_get_srq_num;
+    v->open_xrcd = rb_open_xrcd;
+    v->close_xrcd = rb_close_xrcd;
+    v->open_qp = rb_open_qp;
     refuse_the_rest(v);
 }
 
@@ -37,6 +41,11 @@ static void context_free(struct rb_context *ctx)
     if (c->cmd_fd >= 0) close(c->cmd_fd);
     pthread_mutex_destroy(&c->mutex);
     free(ctx);
+}
+
+void context_release(struct rb_context *ctx)
+{
+    if (atomic_fetch_sub(&ctx->holds, 1) == 1) context_free(ctx);
 }
 
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
@@ -53,6 +62,7 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
     c->num_comp_vectors = 1;
     ctx->v.sz = sizeof ctx->v;
     atomic_init(&ctx->handles, 1);
+    atomic_init(&ctx->holds, 1);
     pthread_mutex_init(&c->mutex, NULL);
     fill_ops(&ctx->v);
 
@@ -73,6 +83,6 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 EXPORT int ibv_close_device(struct ibv_context *context)
 {
     if (!context_is_ours(context)) return REAL(ibv_close_device, "IBVERBS_1.1")(context);
-    context_free(rb_context(context));
+    context_release(rb_context(context));
     return 0;
 }

@@ -26,6 +26,24 @@ int rb_dealloc_td(struct ibv_td *td);
 struct ibv_pd *rb_alloc_parent_domain(struct ibv_context *context,
                                       struct ibv_parent_domain_init_attr *attr);
 struct ibv_srq *rb_create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *init);
+int rb_get_srq_num(struct ibv_srq *srq, uint32_t *num);
+struct ibv_xrcd *rb_open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_attr *init);
+int rb_close_xrcd(struct ibv_xrcd *xrcd);
+struct ibv_qp *rb_open_qp(struct ibv_context *context, struct ibv_qp_open_attr *attr);
+
+/* context.c: one hold less; the last frees it. */
+void context_release(struct rb_context *ctx);
+
+/* xrcd.c: the adapter's number of the domain. */
+uint32_t xrcd_number(const struct rb_xrcd *xrcd);
+
+/* qp.c: the public part of a handle, and its end. */
+void qp_fill(struct rb_qp *qp, struct ibv_context *context, void *qp_context, enum ibv_qp_type type,
+             uint32_t qp_num);
+void qp_free(struct rb_qp *qp);
+/* qp_open.c: holding the lock of qp->f: the handle leaves the others of its QP. False: it was the
+ * only one. */
+bool qp_leave(struct rb_qp *qp);
 
 /* refuse.c: fills every operation that is still NULL with one that gives EOPNOTSUPP. */
 void refuse_the_rest(struct verbs_context *v);

@@ -75,10 +75,10 @@ uint32_t events_purge(int rd, int wr, size_t size, uint64_t element)
 
 /* ---- writing ----------------------------------------------------------------------------- */
 
-static bool put_async(struct function *f, uint64_t element, enum ibv_event_type type)
+static bool put_async(struct rb_context *ctx, uint64_t element, enum ibv_event_type type)
 {
     struct ib_uverbs_async_event_desc desc = {.element = element, .event_type = type};
-    return write(f->ctx->async_wr, &desc, sizeof desc) == sizeof desc;
+    return write(ctx->async_wr, &desc, sizeof desc) == sizeof desc;
 }
 
 void events_port(struct function *f, enum ibv_event_type type)
@@ -90,16 +90,49 @@ void events_port(struct function *f, enum ibv_event_type type)
     events_deliver(f);
 }
 
+static void deliver_qp(struct function *f, struct rb_qp *qp)
+{
+    struct rb_context *ctx = rb_context(qp->ex.qp_base.context);
+    for (uint32_t left = qp->late; left; left &= left - 1) {
+        enum ibv_event_type type = (enum ibv_event_type)__builtin_ctz(left);
+        if (!put_async(ctx, (uintptr_t)qp_public(qp), type)) break;
+        qp->late &= ~(1u << type);
+        qp->async_events++;
+    }
+    if (qp->late) f->qps_late = true;
+}
+
+/* Each handle of an XRC target hears of its events, by its own context's pipe. */
+static void deliver_handles(struct function *f, struct rb_qp *qp, uint32_t events)
+{
+    qp->late |= events;
+    deliver_qp(f, qp);
+    list_for_each (node, &qp->handles) {
+        struct rb_qp *other = container_of(node, struct rb_qp, handles);
+        other->late |= events;
+        deliver_qp(f, other);
+    }
+}
+
+static void retry_qps(struct function *f)
+{
+    f->qps_late = false;
+    list_for_each (node, &f->qps) deliver_handles(f, container_of(node, struct rb_qp, link), 0);
+}
+
 static bool deliver_async(struct function *f, const struct hca_event *event)
 {
     uint64_t element = (uintptr_t)event->owner; /* public structs come first in ours */
-    if (!put_async(f, element, (enum ibv_event_type)event->type)) return false;
-    switch (event->type) {
-    case HCA_EVENT_CQ_ERR: ((struct rb_cq *)event->owner)->async_events++; break;
-    case HCA_EVENT_SRQ_ERR:
-    case HCA_EVENT_SRQ_LIMIT_REACHED: ((struct rb_srq *)event->owner)->async_events++; break;
-    default: ((struct rb_qp *)event->owner)->async_events++; break;
+    bool of_cq = event->type == HCA_EVENT_CQ_ERR;
+    if (!of_cq && event->type != HCA_EVENT_SRQ_ERR && event->type != HCA_EVENT_SRQ_LIMIT_REACHED) {
+        deliver_handles(f, event->owner, 1u << event->type);
+        return true;
     }
+    if (!put_async(f->ctx, element, (enum ibv_event_type)event->type)) return false;
+    if (of_cq)
+        ((struct rb_cq *)event->owner)->async_events++;
+    else
+        ((struct rb_srq *)event->owner)->async_events++;
     return true;
 }
 
@@ -135,13 +168,14 @@ static void deliver_all_async(struct function *f)
 {
     for (uint32_t left = f->late_port; left; left &= left - 1) {
         enum ibv_event_type type = (enum ibv_event_type)__builtin_ctz(left);
-        if (put_async(f, 1, type)) f->late_port &= ~(1u << type);
+        if (put_async(f->ctx, 1, type)) f->late_port &= ~(1u << type);
     }
+    if (f->qps_late) retry_qps(f);
     while (f->is_late || hca_next_event(f->hca, &f->late)) {
         f->is_late = !deliver_async(f, &f->late);
         if (f->is_late) break;
     }
-    if (f->is_late || f->late_port) f->unsent = true;
+    if (f->is_late || f->late_port || f->qps_late) f->unsent = true;
 }
 
 void events_deliver(struct function *f)
@@ -153,10 +187,10 @@ void events_deliver(struct function *f)
     deliver_all_async(f);
 }
 
-uint32_t events_purge_async(struct function *f, const void *object)
+uint32_t events_purge_async(struct function *f, struct rb_context *ctx, const void *object)
 {
     if (f->is_late && f->late.owner == object) f->is_late = false;
-    return events_purge(f->ctx->v.context.async_fd, f->ctx->async_wr,
+    return events_purge(ctx->v.context.async_fd, ctx->async_wr,
                         sizeof(struct ib_uverbs_async_event_desc), (uintptr_t)object);
 }
 

@@ -45,6 +45,7 @@ struct function {
     bool unsent;                    /* events wait for room in a pipe */
     bool is_late;                   /* `late` does, before those in the adapter */
     struct hca_event late;
+    bool qps_late;                  /* rb_qp.late does, somewhere */
     uint32_t late_port;             /* 1 << enum ibv_event_type: of the port or device */
     bool fatal;                     /* the device has gone */
     uint8_t next_bucket;
@@ -73,6 +74,9 @@ void function_close(struct function *f);
 bool function_inherit(struct function *f);
 void process_add(struct function *f);
 void process_remove(struct function *f);
+/* Calls `visit` with the function of this process that has this number, which stays open meanwhile;
+ * EOPNOTSUPP where none has. */
+int process_visit(uint32_t number, int (*visit)(struct function *f, void *arg), void *arg);
 
 static inline bool function_is_dead(struct function *f)
 {
@@ -138,8 +142,8 @@ struct gid mcast_wire(const struct gid *group);
 
 /* event.c: holding the lock */
 void events_deliver(struct function *f);
-/* Takes the object's unread async events out again and returns how many they were. */
-uint32_t events_purge_async(struct function *f, const void *object);
+/* Takes the object's unread async events out of its context's pipe again and returns how many they were. */
+uint32_t events_purge_async(struct function *f, struct rb_context *ctx, const void *object);
 void events_port(struct function *f, enum ibv_event_type type);
 
 #endif

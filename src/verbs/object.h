@@ -8,6 +8,7 @@
  *   pages.c                     the program's memory, page by page
  *   mcast.c                     groups: the adapter's and the socket's
  *   pd.c mr.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
+ *   qp_open.c xrcd.c            XRC: targets with more handles, domains
  *   comp_cntr.c                 completion counters, refused
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported
  */
@@ -24,6 +25,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+struct domain;
 struct function;
 
 /* Other libraries read fields of theirs behind struct ibv_device (mlx5dv_is_supported,
@@ -41,6 +43,7 @@ struct rb_context {
     struct function *f;
     int async_wr; /* the writing end of ibv.async_fd */
     _Atomic uint32_t handles;
+    _Atomic uint32_t holds; /* qp_open.c: the program's, and QPs of it opened in other contexts */
     struct verbs_context v; /* last: v.context is what the program holds */
 };
 
@@ -54,6 +57,7 @@ enum rb_magic {
     RB_SRQ = 0x72625006,
     RB_AH = 0x72625007,
     RB_TD = 0x72625008,
+    RB_XRCD = 0x72625010,
 };
 
 /* What every object carries besides its public part. `id` repeats the public handle. */
@@ -117,6 +121,13 @@ struct rb_cq {
     struct hca_wc wc;      /* the current completion of ibv_start_poll */
 };
 
+struct rb_xrcd {
+    struct ibv_xrcd ibv;
+    struct rb_tag tag;
+    struct domain *domain;
+    _Atomic uint32_t refs; /* its QPs and SRQs */
+};
+
 /* A work request between ibv_wr_start and ibv_wr_complete. */
 struct staged_wr {
     struct hca_send_wr wr;
@@ -129,11 +140,14 @@ struct rb_qp {
     struct rb_tag tag;
     struct function *f;
     struct hca_qp *hca;
-    struct list link; /* in function->qps */
+    struct list link; /* in function->qps; of several handles of an XRC target one is there */
+    struct list handles;   /* the other handles of an XRC target: qp_open.c */
+    struct rb_xrcd *xrcd; /* an XRC target's */
     bool is_ex, sq_sig_all, addressed;
     struct ibv_qp_cap cap;
     struct pd_ring queues;
     uint32_t async_events;
+    uint32_t late; /* 1 << enum ibv_event_type: events that wait for room in the pipe */
     pthread_mutex_t staging; /* held from ibv_wr_start to ibv_wr_complete or _abort */
     struct staged_wr *staged;
     uint32_t nstaged, staged_room;
@@ -145,6 +159,7 @@ struct rb_srq {
     struct rb_tag tag;
     struct function *f;
     struct hca_srq *hca;
+    struct rb_xrcd *xrcd; /* an XRC SRQ's */
     uint32_t async_events;
 };
 
@@ -200,6 +215,13 @@ RB_OBJECT(rb_cq, rb_cq, struct ibv_cq, ex, RB_CQ)
 RB_OBJECT(rb_qp, rb_qp, struct ibv_qp, ex, RB_QP)
 RB_OBJECT(rb_srq, rb_srq, struct ibv_srq, ibv, RB_SRQ)
 RB_OBJECT(rb_ah, rb_ah, struct ibv_ah, ibv, RB_AH)
+
+/* An XRC domain has no public handle that could be garbled. */
+static inline struct rb_xrcd *rb_xrcd(struct ibv_xrcd *p)
+{
+    struct rb_xrcd *o = (struct rb_xrcd *)p;
+    return p && o->tag.magic == RB_XRCD ? o : NULL;
+}
 
 static inline struct ibv_cq *cq_public(struct rb_cq *cq) { return ibv_cq_ex_to_cq(&cq->ex); }
 static inline struct ibv_qp *qp_public(struct rb_qp *qp) { return &qp->ex.qp_base; }

@@ -31,6 +31,8 @@ static int convert(const struct rb_qp *qp, const struct ibv_send_wr *from, struc
         int rc = convert_ud(from, to);
         if (rc) return rc;
     }
+    if (qp->ex.qp_base.qp_type == IBV_QPT_XRC_SEND)
+        to->xrc_srqn = from->qp_type.xrc.remote_srqn & 0xffffff;
     switch (from->opcode) {
     case IBV_WR_SEND: break;
     case IBV_WR_SEND_WITH_IMM: to->imm_be = from->imm_data; break;

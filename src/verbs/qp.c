@@ -9,17 +9,17 @@
 
 /* ---- creation ---------------------------------------------------------------------------- */
 
-/* Two CQs that may be one. */
+/* Two CQs that may be one, or not there: the first first. */
 static void consumers_in(struct rb_cq *a, struct rb_cq *b)
 {
-    cq_consumer_in(a);
+    if (a) cq_consumer_in(a);
     if (b != a) cq_consumer_in(b);
 }
 
 static void consumers_out(struct rb_cq *a, struct rb_cq *b)
 {
     if (b != a) cq_consumer_out(b);
-    cq_consumer_out(a);
+    if (a) cq_consumer_out(a);
 }
 
 /* In the order of their addresses, so that two destroyers cannot wait for each other. */
@@ -35,41 +35,106 @@ static uint32_t create_flags(const struct ibv_qp_init_attr_ex *init)
     return init->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? init->create_flags : 0;
 }
 
-/* Objects of another context are another adapter's. */
-static bool objects_are_right(const struct ibv_context *context,
-                              const struct ibv_qp_init_attr_ex *init)
+/* Are the objects there that a QP of this type is made of? Those of another context are another
+ * adapter's. */
+static int check_objects(const struct ibv_context *context, const struct ibv_qp_init_attr_ex *init)
 {
-    return rb_pd(init->pd) && init->pd->context == context && rb_cq(init->send_cq) &&
-           init->send_cq->context == context && rb_cq(init->recv_cq) &&
-           init->recv_cq->context == context &&
-           (!init->srq || (rb_srq(init->srq) && init->srq->context == context));
+    const struct rb_xrcd *xrcd =
+        init->comp_mask & IBV_QP_INIT_ATTR_XRCD ? rb_xrcd(init->xrcd) : NULL;
+
+    switch (init->qp_type) {
+    case IBV_QPT_XRC_RECV: return xrcd && xrcd->ibv.context == context ? 0 : EINVAL;
+    case IBV_QPT_XRC_SEND: break;
+    case IBV_QPT_RC:
+    case IBV_QPT_UC:
+    case IBV_QPT_UD:
+        if (!rb_cq(init->recv_cq) || init->recv_cq->context != context) return EINVAL;
+        if (init->srq && (!rb_srq(init->srq) || init->srq->context != context)) return EINVAL;
+        break;
+    default: return EOPNOTSUPP;
+    }
+    if (!(init->comp_mask & IBV_QP_INIT_ATTR_PD)) return EINVAL;
+    if (!rb_pd(init->pd) || init->pd->context != context) return EINVAL;
+    return rb_cq(init->send_cq) && init->send_cq->context == context ? 0 : EINVAL;
 }
 
 static int check_init(const struct ibv_context *context, const struct ibv_qp_init_attr_ex *init)
 {
-    const uint32_t known =
-        IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+    const uint32_t known = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_XRCD |
+                           IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
 
     if (init->comp_mask & ~known) return EOPNOTSUPP;
-    if (!(init->comp_mask & IBV_QP_INIT_ATTR_PD)) return EINVAL;
-    if (init->qp_type != IBV_QPT_RC && init->qp_type != IBV_QPT_UC && init->qp_type != IBV_QPT_UD)
-        return EOPNOTSUPP;
     if (create_flags(init) & ~(uint32_t)IBV_QP_CREATE_BLOCK_SELF_MCAST_LB) return EOPNOTSUPP;
     if (create_flags(init) && init->qp_type != IBV_QPT_UD) return EINVAL;
     if ((init->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) &&
         (init->send_ops_flags & ~wr_operations(init->qp_type)))
         return EOPNOTSUPP;
-    return objects_are_right(context, init) ? 0 : EINVAL;
+    return check_objects(context, init);
+}
+
+/* What the type has no use for is not looked at. */
+static void take_objects(struct rb_qp *qp, const struct ibv_qp_init_attr_ex *init)
+{
+    struct ibv_qp *base = qp_public(qp);
+
+    list_init(&qp->handles);
+    if (init->qp_type == IBV_QPT_XRC_RECV) {
+        qp->xrcd = rb_xrcd(init->xrcd);
+        return;
+    }
+    base->pd = init->pd;
+    base->send_cq = init->send_cq;
+    if (init->qp_type == IBV_QPT_XRC_SEND) return;
+    base->recv_cq = init->recv_cq;
+    base->srq = init->srq;
+}
+
+static void hold_objects(struct rb_qp *qp, uint32_t by)
+{
+    struct rb_pd *pd = rb_pd(qp->ex.qp_base.pd);
+    if (pd) atomic_fetch_add(&pd->refs, by);
+    if (qp->xrcd) atomic_fetch_add(&qp->xrcd->refs, by);
+}
+
+void qp_fill(struct rb_qp *qp, struct ibv_context *context, void *qp_context, enum ibv_qp_type type,
+             uint32_t qp_num)
+{
+    struct ibv_qp *base = qp_public(qp);
+
+    qp->tag = tag_new(rb_context(context), RB_QP);
+    base->context = context;
+    base->qp_context = qp_context;
+    base->handle = qp->tag.id;
+    base->qp_num = qp_num;
+    base->state = IBV_QPS_RESET;
+    base->qp_type = type;
+    pthread_mutex_init(&base->mutex, NULL);
+    pthread_cond_init(&base->cond, NULL);
+    pthread_mutex_init(&qp->staging, NULL);
+}
+
+void qp_free(struct rb_qp *qp)
+{
+    struct ibv_qp *base = qp_public(qp);
+
+    wr_free(qp);
+    qp->tag.magic = 0;
+    pthread_mutex_destroy(&qp->staging);
+    pthread_mutex_destroy(&base->mutex);
+    pthread_cond_destroy(&base->cond);
+    free(qp);
 }
 
 static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
 {
     struct function *f = qp->f;
+    const struct ibv_qp *base = qp_public(qp);
     struct hca_qp_init hi = {.type = (enum hca_qp_type)init->qp_type,
-                             .pd = rb_pd(init->pd)->num,
-                             .send_cq = rb_cq(init->send_cq)->hca,
-                             .recv_cq = rb_cq(init->recv_cq)->hca,
-                             .srq = init->srq ? rb_srq(init->srq)->hca : NULL,
+                             .pd = base->pd ? rb_pd(base->pd)->num : 0,
+                             .xrcd = qp->xrcd ? xrcd_number(qp->xrcd) : 0,
+                             .send_cq = base->send_cq ? rb_cq(base->send_cq)->hca : NULL,
+                             .recv_cq = base->recv_cq ? rb_cq(base->recv_cq)->hca : NULL,
+                             .srq = base->srq ? rb_srq(base->srq)->hca : NULL,
                              .cap = {.max_send_wr = init->cap.max_send_wr,
                                      .max_recv_wr = init->cap.max_recv_wr,
                                      .max_send_sge = init->cap.max_send_sge,
@@ -80,7 +145,7 @@ static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
                                  create_flags(init) & IBV_QP_CREATE_BLOCK_SELF_MCAST_LB,
                              .owner = qp};
 
-    int rc = pd_ring_alloc(rb_pd(init->pd), hca_qp_bytes(&hi), RBONDDV_RESOURCE_QP, &qp->queues);
+    int rc = pd_ring_alloc(rb_pd(base->pd), hca_qp_bytes(&hi), RBONDDV_RESOURCE_QP, &qp->queues);
     if (rc) return rc;
     hi.queues = qp->queues.at;
     rc = function_lock(f);
@@ -110,29 +175,16 @@ static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_att
     struct rb_qp *qp = calloc(1, sizeof *qp);
     if (!qp) return fail_with(ENOMEM);
     qp->f = ctx->f;
+    qp->sq_sig_all = init->sq_sig_all != 0;
+    take_objects(qp, init);
     rc = create_in_adapter(qp, init);
     if (rc) {
         free(qp);
         return fail_with(rc);
     }
-    qp->tag = tag_new(ctx, RB_QP);
-    qp->sq_sig_all = init->sq_sig_all != 0;
-    struct ibv_qp *base = qp_public(qp);
-    base->context = context;
-    base->qp_context = init->qp_context;
-    base->pd = init->pd;
-    base->send_cq = init->send_cq;
-    base->recv_cq = init->recv_cq;
-    base->srq = init->srq;
-    base->handle = qp->tag.id;
-    base->qp_num = hca_qp_num(qp->hca);
-    base->state = IBV_QPS_RESET;
-    base->qp_type = init->qp_type;
-    pthread_mutex_init(&base->mutex, NULL);
-    pthread_cond_init(&base->cond, NULL);
-    pthread_mutex_init(&qp->staging, NULL);
-    atomic_fetch_add(&rb_pd(init->pd)->refs, 1);
-    return base;
+    qp_fill(qp, context, init->qp_context, init->qp_type, hca_qp_num(qp->hca));
+    hold_objects(qp, 1);
+    return qp_public(qp);
 }
 
 EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *init)
@@ -201,12 +253,23 @@ static int convert_attr(const struct function *f, const struct ibv_qp_attr *from
     return 0;
 }
 
+/* Attributes of the half that an XRC QP has not are no mistake: the kernel's verbs leave them out,
+ * and perftest counts on it. */
+static int without_half(enum ibv_qp_type type, int mask)
+{
+    if (type == IBV_QPT_XRC_SEND) return mask & ~(IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+    if (type == IBV_QPT_XRC_RECV)
+        return mask & ~(IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY);
+    return mask;
+}
+
 static int modify(struct rb_qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
     struct hca_qp_attr to;
     struct function *f = qp->f;
 
     if ((mask & IBV_QP_STATE) && attr->qp_state > IBV_QPS_ERR) return EINVAL;
+    mask = without_half(qp->ex.qp_base.qp_type, mask);
     int rc = convert_attr(f, attr, mask, &to);
     if (rc) return rc;
     rc = function_lock(f);
@@ -319,6 +382,22 @@ EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, 
 
 /* ---- destruction ------------------------------------------------------------------------- */
 
+/* Its last handle goes. */
+static int remove_from_adapter(struct rb_qp *qp)
+{
+    struct function *f = qp->f;
+
+    qpn_t qpn = hca_qp_num(qp->hca);
+    qp_consumers(qp, consumers_in);
+    int rc = -hca_qp_destroy(f->hca, qp->hca);
+    qp_consumers(qp, consumers_out);
+    if (rc) return rc;
+    list_del(&qp->link);
+    publish_qp_gone(f, qpn);
+    function_flush(f, function_now()); /* others may have waited for its share of the window */
+    return 0;
+}
+
 static int detach(struct rb_qp *qp)
 {
     struct function *f = qp->f;
@@ -326,16 +405,8 @@ static int detach(struct rb_qp *qp)
     int rc = function_lock(f);
     if (rc) return 0; /* a forked child frees its copy */
     function_settle(f, function_now());
-    qpn_t qpn = hca_qp_num(qp->hca);
-    qp_consumers(qp, consumers_in);
-    rc = -hca_qp_destroy(f->hca, qp->hca);
-    qp_consumers(qp, consumers_out);
-    if (rc == 0) {
-        list_del(&qp->link);
-        publish_qp_gone(f, qpn);
-        function_flush(f, function_now()); /* others may have waited for its share of the window */
-        qp->async_events -= events_purge_async(f, qp);
-    }
+    if (!qp_leave(qp)) rc = remove_from_adapter(qp);
+    if (rc == 0) qp->async_events -= events_purge_async(f, rb_context(qp->ex.qp_base.context), qp);
     function_unlock(f);
     return rc;
 }
@@ -352,14 +423,11 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
     while (!function_is_dead(qp->f) && ibv->events_completed != qp->async_events)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);
     pthread_mutex_unlock(&ibv->mutex);
-    wr_free(qp);
     pd_ring_free(&qp->queues);
-    struct rb_pd *pd = rb_pd(ibv->pd);
-    if (pd) atomic_fetch_sub(&pd->refs, 1);
-    qp->tag.magic = 0;
-    pthread_mutex_destroy(&qp->staging);
-    pthread_mutex_destroy(&ibv->mutex);
-    pthread_cond_destroy(&ibv->cond);
-    free(qp);
+    hold_objects(qp, -1u);
+    struct rb_context *home = qp->f->ctx;
+    bool guest = &home->v.context != ibv->context;
+    qp_free(qp);
+    if (guest) context_release(home);
     return 0;
 }

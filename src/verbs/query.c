@@ -53,7 +53,7 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->max_qp_wr = HCA_MAX_WR;
     a->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
                           IBV_DEVICE_UD_AV_PORT_ENFORCE | IBV_DEVICE_PORT_ACTIVE_EVENT |
-                          IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_SRQ_RESIZE;
+                          IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_XRC;
     a->max_sge = HCA_MAX_SGE;
     a->max_sge_rd = HCA_MAX_SGE;
     a->max_cq = MAX_CQS;
@@ -67,7 +67,7 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
      * and programs look for no other: UCX 1.13 then emulates atomics in software. */
     a->atomic_cap = IBV_ATOMIC_HCA;
     a->max_ah = MAX_OBJECTS;
-    a->max_srq = MAX_OBJECTS;
+    a->max_srq = HCA_MAX_QP - 2; /* so many numbers there are for those of XRC */
     a->max_srq_wr = HCA_MAX_WR;
     a->max_srq_sge = HCA_MAX_SGE;
     a->max_mcast_grp = (int)max_groups(context);

@@ -47,10 +47,6 @@ void refuse_the_rest(struct verbs_context *v)
     POINTER(create_wq);
     INT(ibv_destroy_flow);
     POINTER(ibv_create_flow);
-    POINTER(open_qp);
-    INT(get_srq_num);
-    POINTER(open_xrcd);
-    INT(close_xrcd);
 #undef INT
 #undef POINTER
     refuse_mw(&v->context.ops);

@@ -18,6 +18,7 @@ uint64_t wr_operations(enum ibv_qp_type type)
     case IBV_QPT_UD: return send;
     case IBV_QPT_UC: return send | write;
     case IBV_QPT_RC:
+    case IBV_QPT_XRC_SEND:
         return send | write | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
                IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_LOCAL_INV |
                IBV_QP_EX_WITH_SEND_WITH_INV;
@@ -196,6 +197,12 @@ static void set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ibv, uint32_t qpn, 
     s->wr.remote_qkey = qkey;
 }
 
+static void set_xrc_srqn(struct ibv_qp_ex *ex, uint32_t srqn)
+{
+    struct staged_wr *s = latest(ex);
+    if (s) s->wr.xrc_srqn = srqn & 0xffffff;
+}
+
 static void set_sge_list(struct ibv_qp_ex *ex, size_t n, const struct ibv_sge *list)
 {
     struct staged_wr *s = latest(ex);
@@ -259,8 +266,6 @@ static void refuse_tso(struct ibv_qp_ex *ex, void *hdr, uint16_t len, uint16_t m
     note(of(ex), EOPNOTSUPP);
 }
 
-static void refuse_xrc_srqn(struct ibv_qp_ex *ex, uint32_t srqn) { note(of(ex), EOPNOTSUPP); }
-
 static void refuse_atomic_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t addr,
                                 const void *value)
 {
@@ -292,6 +297,6 @@ void wr_fill(struct rb_qp *qp)
     ex->wr_set_inline_data_list = set_inline_data_list;
     ex->wr_bind_mw = refuse_bind_mw;
     ex->wr_send_tso = refuse_tso;
-    ex->wr_set_xrc_srqn = refuse_xrc_srqn;
+    ex->wr_set_xrc_srqn = set_xrc_srqn;
     ex->wr_atomic_write = refuse_atomic_write;
 }

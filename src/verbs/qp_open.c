@@ -1,0 +1,71 @@
+/* ibv_open_qp: more handles of an XRC target, in contexts of this process. All are equal: each
+ * hears of its events, may modify it, and keeps it alive (ibv_open_qp(3)). */
+#include "verbs/context.h"
+#include "verbs/function.h"
+#include <stdlib.h>
+
+/* Holding the lock. */
+static struct rb_qp *target(struct function *f, uint32_t qp_num, const struct rb_xrcd *xrcd)
+{
+    list_for_each (node, &f->qps) {
+        struct rb_qp *qp = container_of(node, struct rb_qp, link);
+        if (hca_qp_num(qp->hca) != qp_num || !qp->xrcd) continue;
+        return qp->xrcd->domain == xrcd->domain ? qp : NULL;
+    }
+    return NULL;
+}
+
+static int join(struct function *f, void *handle)
+{
+    struct rb_qp *qp = handle;
+    int rc = function_lock(f);
+    if (rc) return rc;
+    struct rb_qp *other = target(f, qp_public(qp)->qp_num, qp->xrcd);
+    if (other) {
+        qp->f = f;
+        qp->hca = other->hca;
+        qp->addressed = other->addressed;
+        list_add_tail(&other->handles, &qp->handles);
+        if (f->ctx != rb_context(qp->xrcd->ibv.context)) atomic_fetch_add(&f->ctx->holds, 1);
+    }
+    function_unlock(f);
+    return other ? 0 : EINVAL;
+}
+
+struct ibv_qp *rb_open_qp(struct ibv_context *context, struct ibv_qp_open_attr *attr)
+{
+    const uint32_t wanted = IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_TYPE;
+
+    if (attr->comp_mask & ~(wanted | IBV_QP_OPEN_ATTR_CONTEXT)) return fail_with(EOPNOTSUPP);
+    if ((attr->comp_mask & wanted) != wanted || attr->qp_type != IBV_QPT_XRC_RECV)
+        return fail_with(EINVAL);
+    struct rb_xrcd *xrcd = rb_xrcd(attr->xrcd);
+    if (!xrcd || xrcd->ibv.context != context) return fail_with(EINVAL);
+    if (function_is_dead(rb_context(context)->f)) return fail_with(EIO);
+    struct rb_qp *qp = calloc(1, sizeof *qp);
+    if (!qp) return fail_with(ENOMEM);
+    list_init(&qp->handles);
+    qp->xrcd = xrcd;
+    void *qp_context = attr->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT ? attr->qp_context : NULL;
+    qp_fill(qp, context, qp_context, IBV_QPT_XRC_RECV, attr->qp_num);
+    int rc = process_visit(attr->qp_num >> HCA_INDEX_BITS, join, qp);
+    if (rc) {
+        qp_free(qp);
+        return fail_with(rc);
+    }
+    atomic_fetch_add(&xrcd->refs, 1);
+    return qp_public(qp);
+}
+
+bool qp_leave(struct rb_qp *qp)
+{
+    if (list_empty(&qp->handles)) return false;
+    struct rb_qp *other = container_of(qp->handles.next, struct rb_qp, handles);
+    list_del(&qp->handles);
+    if (!list_empty(&qp->link)) {
+        list_del(&qp->link);
+        list_add_tail(&qp->f->qps, &other->link);
+        hca_qp_set_owner(qp->hca, other);
+    }
+    return true;
+}
