@@ -148,6 +148,7 @@ static int init_from_wc(struct ibv_context *context, uint8_t port, const struct 
 {
     memset(attr, 0, sizeof *attr); /* SL 0: that of a datagram's completion tells its IP version */
     attr->port_num = port;
+    if (port != 1) return EINVAL;
     if (!(wc->wc_flags & IBV_WC_GRH) || !grh) return 0;
     return address_from_grh(rb_context(context)->f, grh, attr);
 }
@@ -157,7 +158,10 @@ EXPORT int ibv_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct
 {
     if (!context_is_ours(context))
         return REAL(ibv_init_ah_from_wc, "IBVERBS_1.1")(context, port, wc, grh, attr);
-    return init_from_wc(context, port, wc, grh, attr);
+    int rc = init_from_wc(context, port, wc, grh, attr);
+    if (rc == 0) return 0;
+    errno = rc;
+    return -1;
 }
 
 EXPORT struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc,

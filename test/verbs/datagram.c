@@ -57,4 +57,99 @@ static void answers_a_datagram(void **state)
     close_end(&b);
 }
 
-EDGE_MAIN(cmocka_unit_test(answers_a_datagram))
+/* ---- what an address handle carries ------------------------------------------------------- */
+
+static void to_rts(struct end *e)
+{
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR};
+    assert_int_equal(ibv_modify_qp(e->qp, &attr, IBV_QP_STATE), 0);
+    attr.qp_state = IBV_QPS_RTS;
+    assert_int_equal(ibv_modify_qp(e->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), 0);
+}
+
+static void carries_class_and_hops(void **state)
+{
+    struct end a, b;
+    struct ibv_wc wc;
+    union ibv_gid gid;
+    (void)state;
+
+    open_end(&a, IBV_QPT_UD);
+    open_end(&b, IBV_QPT_UD);
+    to_rts(&a);
+    to_rts(&b);
+    post_recv(&b, 1, 4096, 512);
+    struct ibv_ah_attr attr = {.is_global = 1,
+                               .port_num = 1,
+                               .static_rate = IBV_RATE_10_GBPS,
+                               .sl = 3,
+                               .grh = {.hop_limit = 17, .traffic_class = 0x68}};
+    attr.grh.sgid_index = (uint8_t)gid_index(a.context, &gid);
+    attr.grh.dgid = gid;
+    struct ibv_ah *ah = ibv_create_ah(a.pd, &attr);
+    assert_non_null(ah);
+    struct ibv_sge sge = {(uintptr_t)a.buf, 100, a.mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND,
+                             .send_flags = IBV_SEND_SIGNALED,
+                             .wr.ud = {ah, b.qp->qp_num, 0x1111}},
+                       *bad;
+    assert_int_equal(ibv_post_send(a.qp, &wr, &bad), 0);
+    await(&b, &wc);
+    const uint8_t *ip = b.buf + 4096 + 20;
+    assert_int_equal(ip[0], 0x45);
+    assert_int_equal(ip[1], 0x68);
+    assert_int_equal(ip[8], 17);
+    struct ibv_ah_attr back;
+    struct ibv_grh *grh = (struct ibv_grh *)(b.buf + 4096);
+    assert_int_equal(ibv_init_ah_from_wc(b.context, 1, &wc, grh, &back), 0);
+    assert_int_equal(back.is_global, 1);
+    assert_int_equal(back.port_num, 1);
+    assert_int_equal(back.grh.traffic_class, 0x68);
+    assert_int_equal(back.grh.sgid_index, attr.grh.sgid_index);
+    assert_int_equal(ibv_init_ah_from_wc(b.context, 2, &wc, grh, &back), -1);
+    assert_int_equal(errno, EINVAL);
+    memset(grh, 0xff, sizeof *grh); /* no header of IP */
+    assert_int_equal(ibv_init_ah_from_wc(b.context, 1, &wc, grh, &back), -1);
+    assert_null(ibv_create_ah_from_wc(b.pd, &wc, grh, 1));
+    assert_int_equal(ibv_destroy_ah(ah), 0);
+    close_end(&a);
+    close_end(&b);
+}
+
+static void refuses_wrong_addresses(void **state)
+{
+    struct end e;
+    union ibv_gid gid;
+    (void)state;
+
+    open_end(&e, IBV_QPT_UD);
+    struct ibv_ah_attr good = {.is_global = 1, .port_num = 1}, attr;
+    good.grh.sgid_index = (uint8_t)gid_index(e.context, &gid);
+    good.grh.dgid = gid;
+#define REFUSED(change)                                                                            \
+    do {                                                                                           \
+        attr = good;                                                                               \
+        change;                                                                                    \
+        errno = 0;                                                                                 \
+        assert_null(ibv_create_ah(e.pd, &attr));                                                   \
+        assert_int_equal(errno, EINVAL);                                                           \
+    } while (0)
+    REFUSED(attr.port_num = 2);
+    REFUSED(attr.is_global = 0);
+    REFUSED(attr.grh.sgid_index = 31);  /* an empty slot */
+    REFUSED(attr.grh.sgid_index = 200); /* none at all */
+    REFUSED(memset(&attr.grh.dgid, 0, 16));
+    REFUSED(attr.grh.dgid.raw[0] = 0xfe); /* IPv6 from IPv4 */
+    struct ibv_ah *ah = ibv_create_ah(e.pd, &good);
+    assert_non_null(ah);
+    ah->handle ^= 0x100;
+    assert_int_equal(ibv_destroy_ah(ah), EINVAL);
+    ah->handle ^= 0x100;
+    assert_int_equal(ibv_destroy_ah(ah), 0);
+    close_end(&e);
+}
+
+EDGE_MAIN(cmocka_unit_test(answers_a_datagram), cmocka_unit_test(carries_class_and_hops),
+          cmocka_unit_test(refuses_wrong_addresses))
