@@ -79,12 +79,13 @@ static void on_timer(uv_timer_t *timer)
 {
     struct cmbroker *b = timer->data;
     cm_expire(b->cm, broker_now());
+    ucma_resolve_expire(b, broker_now());
     broker_pump(b);
 }
 
 static void set_timer(struct cmbroker *b)
 {
-    when_t at = cm_deadline(b->cm);
+    when_t at = when_min(cm_deadline(b->cm), heap_when(&b->resolving));
     if (when_is_never(at)) {
         uv_timer_stop(&b->timer);
         return;
@@ -133,7 +134,7 @@ static int make_parts(struct cmbroker *b)
 {
     b->ids = calloc(UCMA_MAX_IDS, sizeof(struct ucma_id *));
     b->cm = cm_new(&(struct cm_conf){.seed = broker_random(b), .max_ids = CM_IDS});
-    if (!b->ids || !b->cm) return -ENOMEM;
+    if (!b->ids || !b->cm || heap_reserve(&b->resolving, UCMA_MAX_IDS) < 0) return -ENOMEM;
     int err = route_open(&b->routes);
     if (err) return err;
     return gsi_new(&b->gsi, b->conf.loop, b->conf.rx_fd, b->conf.tx_fd, b->conf.ntx, &gsi_ops, b);
@@ -143,6 +144,7 @@ static void free_parts(struct cmbroker *b)
 {
     if (b->cm) cm_free(b->cm);
     route_close(b->routes);
+    heap_free(&b->resolving);
     free(b->ids);
     free(b);
 }
@@ -154,7 +156,7 @@ int cmbroker_new(struct cmbroker **out, const struct cmbroker_conf *conf)
     if (!b) return -ENOMEM;
     b->conf = *conf;
     list_init(&b->channels);
-    list_init(&b->ports);
+    for (size_t i = 0; i < UCMA_PORT_HASH; i++) list_init(&b->ports[i]);
     int err = make_parts(b);
     if (err) {
         free_parts(b);

@@ -2,7 +2,8 @@
  *
  *   cmbroker.c   channels, devices, the pump between cm/, gsi.c and the ids
  *   ucma_cmd.c   commands by number: their lengths, create, destroy, migrate, options
- *   ucma_addr.c  binding, port numbers, address and route resolution
+ *   ucma_addr.c  socket addresses, binding; ucma_port.c port numbers
+ *   ucma_resolve.c address and route resolution
  *   ucma_conn.c  connect, listen, accept, reject, disconnect; what cm/ reports
  *   ucma_mcast.c JOIN_MCAST, LEAVE_MCAST
  *   ucma_query.c QUERY, QUERY_ROUTE, INIT_QP_ATTR
@@ -10,6 +11,7 @@
 #ifndef RBOND_DAEMON_UCMA_H
 #define RBOND_DAEMON_UCMA_H
 
+#include "base/heap.h"
 #include "base/list.h"
 #include "cm/cm.h"
 #include "daemon/cmbroker.h"
@@ -22,6 +24,7 @@
 #define UCMA_MAX_CHANNELS 4096
 #define UCMA_MAX_MCASTS 65536 /* all ids' */
 #define UCMA_MAX_BACKLOG 1024
+#define UCMA_PORT_HASH 1024
 
 /* A Linux RoCE path lives 4.096 us * 2^16; the ACK timeout is one more (kernel: cma_resolve_iboe).
  */
@@ -33,6 +36,7 @@
  * beside the kernel's. */
 enum ucma_event_type {
     UCMA_EV_ADDR_RESOLVED = 0,
+    UCMA_EV_ADDR_ERROR = 1,
     UCMA_EV_ROUTE_RESOLVED = 2,
     UCMA_EV_CONNECT_REQUEST = 4,
     UCMA_EV_CONNECT_RESPONSE = 5,
@@ -51,6 +55,7 @@ enum ucma_event_type {
 enum ucma_state {
     UCMA_IDLE,
     UCMA_BOUND,
+    UCMA_RESOLVING,
     UCMA_ADDR_RESOLVED,
     UCMA_ROUTE_RESOLVED,
     UCMA_LISTENING,
@@ -76,10 +81,13 @@ struct ucma_id {
     struct cm_route route;
     uint8_t sgid_index;
     uint8_t path_mtu;
+    struct heap_node look_again; /* UCMA_RESOLVING: in broker->resolving */
+    when_t resolve_until;
+    uint64_t look_ns;
 
     uint8_t tos, ack_timeout;
-    bool reuseaddr, afonly;
-    bool removed; /* the program knows that the device has gone */
+    bool reuseaddr, afonly, afonly_set; /* by the program */
+    bool removed;                       /* the program knows that the device has gone */
     uint32_t qkey;
 
     struct cm_id *cm;
@@ -98,8 +106,8 @@ struct ucma_mcast {
 
 struct ucma_event {
     struct list all;
-    struct ucma_id *id;      /* whose events_reported counts it */
-    struct ucma_id *request; /* CONNECT_REQUEST: the new id */
+    struct ucma_id *id;       /* whose events_reported counts it */
+    struct ucma_id *request;  /* CONNECT_REQUEST: the new id */
     struct ucma_mcast *mcast; /* of a group's; its events_reported counts it, too */
     struct rdma_ucm_event_resp resp;
 };
@@ -120,10 +128,14 @@ struct cmbroker {
     struct gsi *gsi;
     struct route *routes;
     uv_timer_t timer;
-    struct list channels, ports;
+    struct list channels, ports[UCMA_PORT_HASH];
+    struct heap resolving; /* room for UCMA_MAX_IDS */
     uint32_t nchannels, next_channel, next_handle, next_port;
     uint32_t nmcasts, next_mcast;
-    struct ucma_id **ids; /* UCMA_MAX_IDS */
+    struct ucma_id **ids;            /* UCMA_MAX_IDS */
+    uint32_t port_first, port_count; /* for ids that name no port */
+    bool bindv6only;
+    when_t settings_until;
     uint64_t random;
     bool pumping;
 };
@@ -168,8 +180,13 @@ void ucma_drop_mcast_events(struct ucma_mcast *mcast);
 
 int ucma_bind(struct ucma_id *id, const struct sockaddr *addr, size_t len);
 int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src_len,
-                      const struct sockaddr *dst, size_t dst_len);
+                      const struct sockaddr *dst, size_t dst_len, uint32_t timeout_ms);
 int ucma_resolve_route(struct ucma_id *id);
+/* Resolutions that are to look again. */
+void ucma_resolve_expire(struct cmbroker *broker, when_t now);
+/* src's port, or with none there one of the kernel's ephemeral range. */
+int ucma_take_port(struct ucma_id *id);
+int ucma_claim_port(struct ucma_id *id);
 void ucma_release_port(struct ucma_id *id);
 
 int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param);
@@ -195,6 +212,12 @@ ssize_t ucma_init_qp_attr(struct ucma_id *id, uint32_t qp_state, void *reply);
 /* ---- addresses: ucma_addr.c -------------------------------------------------------------------
  */
 
+/* -EAFNOSUPPORT, or -EINVAL where it is short. */
+int ucma_addr_copy(struct sockaddr_in6 *out, const struct sockaddr *addr, size_t len);
+bool ucma_addr_is_any(const struct sockaddr_in6 *addr);    /* or a loopback address */
+uint32_t ucma_addr_scope(const struct sockaddr_in6 *addr); /* of a link-local one, else 0 */
+bool ucma_gid_is_link_local(const struct gid *gid);
+void ucma_use_device(struct ucma_id *id, const struct cmbroker_device *dev, uint8_t index);
 size_t ucma_addr_len(const struct sockaddr_in6 *addr);
 struct gid ucma_addr_gid(const struct sockaddr_in6 *addr);
 uint16_t ucma_addr_port(const struct sockaddr_in6 *addr);

@@ -24,6 +24,7 @@ struct ucma_id *ucma_id_new(struct cmbroker_channel *channel)
     id->channel = channel;
     id->handle = handle;
     id->qkey = UCMA_UDP_QKEY;
+    id->look_again = HEAP_NODE_IDLE;
     list_init(&id->port);
     list_init(&id->mcasts);
     list_add_tail(&channel->ids, &id->all);
@@ -37,6 +38,7 @@ void ucma_id_free(struct ucma_id *id)
     ucma_drop_events(id);
     ucma_forget_mcasts(id);
     if (id->cm) cm_id_destroy(id->cm, broker_now());
+    heap_set(&id->broker->resolving, &id->look_again, NEVER);
     ucma_release_port(id);
     list_del(&id->all);
     id->broker->ids[id->handle] = NULL;
@@ -131,7 +133,8 @@ static ssize_t do_resolve_ip(struct call *c)
 {
     const struct rdma_ucm_resolve_ip *r = &c->body->resolve_ip;
     return ucma_resolve_addr(c->id, (const struct sockaddr *)&r->src_addr, sizeof r->src_addr,
-                             (const struct sockaddr *)&r->dst_addr, sizeof r->dst_addr);
+                             (const struct sockaddr *)&r->dst_addr, sizeof r->dst_addr,
+                             r->timeout_ms);
 }
 
 static ssize_t do_resolve_addr(struct call *c)
@@ -139,7 +142,7 @@ static ssize_t do_resolve_addr(struct call *c)
     const struct rdma_ucm_resolve_addr *r = &c->body->resolve_addr;
     if (r->src_size > sizeof r->src_addr || r->dst_size > sizeof r->dst_addr) return -EINVAL;
     return ucma_resolve_addr(c->id, (const struct sockaddr *)&r->src_addr, r->src_size,
-                             (const struct sockaddr *)&r->dst_addr, r->dst_size);
+                             (const struct sockaddr *)&r->dst_addr, r->dst_size, r->timeout_ms);
 }
 
 static ssize_t do_resolve_route(struct call *c) { return ucma_resolve_route(c->id); }
@@ -205,6 +208,17 @@ static int set_flag(struct call *c, bool *flag)
     return 0;
 }
 
+static int set_reuseaddr(struct call *c)
+{
+    bool reuse;
+    int err = set_flag(c, &reuse);
+    if (err) return err;
+    bool late = reuse ? c->id->state == UCMA_LISTENING : c->id->state != UCMA_IDLE;
+    if (late) return -EINVAL;
+    c->id->reuseaddr = reuse;
+    return 0;
+}
+
 static ssize_t do_set_option(struct call *c)
 {
     const struct rdma_ucm_set_option *o = &c->body->set_option;
@@ -217,11 +231,10 @@ static ssize_t do_set_option(struct call *c)
         if (o->optlen != 1) return -EINVAL;
         id->tos = id->route.traffic_class = c->extra[0];
         return 0;
-    case RDMA_OPTION_ID_REUSEADDR:
-        if (id->state != UCMA_IDLE && id->state != UCMA_BOUND) return -EINVAL;
-        return set_flag(c, &id->reuseaddr);
+    case RDMA_OPTION_ID_REUSEADDR: return set_reuseaddr(c);
     case RDMA_OPTION_ID_AFONLY:
         if (id->state != UCMA_IDLE && id->state != UCMA_BOUND) return -EINVAL;
+        id->afonly_set = true;
         return set_flag(c, &id->afonly);
     case RDMA_OPTION_ID_ACK_TIMEOUT:
         if (o->optlen != 1 || c->extra[0] > 31) return -EINVAL;

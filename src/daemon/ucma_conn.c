@@ -86,6 +86,8 @@ int ucma_listen(struct ucma_id *id, uint32_t backlog)
         if (err) return err;
     }
     if (id->state != UCMA_BOUND) return -EINVAL;
+    int claimed = ucma_claim_port(id);
+    if (claimed) return claimed;
     if (backlog == 0 || backlog > UCMA_MAX_BACKLOG) backlog = UCMA_MAX_BACKLOG;
     enum cm_scope scope = CM_SCOPE_ADDRESS;
     if (!id->guid) {

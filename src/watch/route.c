@@ -5,7 +5,11 @@
 #include <errno.h>
 #include <libmnl/libmnl.h>
 #include <linux/rtnetlink.h>
+#include <netinet/in.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 struct route {
     struct mnl_socket *nl;
@@ -104,17 +108,65 @@ static int read_answer(const struct nlmsghdr *nlh, void *data)
     return MNL_CB_STOP;
 }
 
+/* Sends the one request in `buf` and runs its answer through `read`. */
+static int ask(struct route *route, uint8_t *buf, size_t room, mnl_cb_t read, void *out)
+{
+    struct nlmsghdr *nlh = (struct nlmsghdr *)buf;
+    nlh->nlmsg_seq = ++route->seq;
+    if (mnl_socket_sendto(route->nl, nlh, nlh->nlmsg_len) < 0) return -errno;
+    ssize_t n = mnl_socket_recvfrom(route->nl, buf, room);
+    if (n < 0) return -errno;
+    return mnl_cb_run(buf, (size_t)n, route->seq, route->port, read, out) < 0 ? -errno : 0;
+}
+
 int route_lookup(struct route *route, const struct route_query *query, struct route_answer *answer)
 {
     if (query->src && gid_is_ipv4(query->src) != gid_is_ipv4(&query->dst)) return -EINVAL;
     uint8_t buf[8192];
     struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-    nlh->nlmsg_seq = ++route->seq;
     compose(nlh, query);
-    if (mnl_socket_sendto(route->nl, nlh, nlh->nlmsg_len) < 0) return -errno;
-    ssize_t n = mnl_socket_recvfrom(route->nl, buf, sizeof buf);
-    if (n < 0) return -errno;
     *answer = (struct route_answer){0};
-    if (mnl_cb_run(buf, (size_t)n, route->seq, route->port, read_answer, answer) < 0) return -errno;
-    return 0;
+    return ask(route, buf, sizeof buf, read_answer, answer);
+}
+
+/* ---- neighbours ------------------------------------------------------------------------------ */
+
+static int read_neighbour(const struct nlmsghdr *nlh, void *data)
+{
+    static const unsigned valid =
+        NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
+    if (nlh->nlmsg_type != RTM_NEWNEIGH) return MNL_CB_OK;
+    if (nlh->nlmsg_len < NLMSG_LENGTH(sizeof(struct ndmsg))) return MNL_CB_ERROR;
+    const struct ndmsg *ndm = mnl_nlmsg_get_payload(nlh);
+    *(int *)data = (ndm->ndm_state & valid) != 0;
+    return MNL_CB_STOP;
+}
+
+int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *addr)
+{
+    uint8_t buf[8192];
+    struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+    nlh->nlmsg_type = RTM_GETNEIGH;
+    nlh->nlmsg_flags = NLM_F_REQUEST;
+    struct ndmsg *ndm = mnl_nlmsg_put_extra_header(nlh, sizeof *ndm);
+    ndm->ndm_family = gid_is_ipv4(addr) ? AF_INET : AF_INET6;
+    ndm->ndm_ifindex = (int)ifindex;
+    put_address(nlh, NDA_DST, addr);
+    int known = 0;
+    int err = ask(route, buf, sizeof buf, read_neighbour, &known);
+    return err == -ENOENT ? 0 : err ? err : known;
+}
+
+void route_seek_neighbour(uint32_t ifindex, const struct gid *addr)
+{
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons(9)};
+    memcpy(&to.sin6_addr, addr->raw, sizeof addr->raw);
+    to.sin6_scope_id = ifindex;
+    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return;
+    int index = (int)ifindex;
+    /* Where that is not allowed, the main route is taken, which is as a rule the same. */
+    (void)!setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, sizeof index);
+    (void)!sendto(fd, "", 0, 0, (struct sockaddr *)&to, sizeof to);
+    close(fd);
 }

@@ -1,4 +1,5 @@
-/* Asks the kernel how it would reach an address: one RTM_GETROUTE, answered at once. */
+/* Asks the kernel how it would reach an address, and whether it knows the neighbour's link address:
+ * one RTM_GETROUTE or RTM_GETNEIGH, answered at once. */
 #ifndef RBOND_WATCH_ROUTE_H
 #define RBOND_WATCH_ROUTE_H
 
@@ -29,5 +30,10 @@ void route_close(struct route *route);
 /* 0 or a negative errno, which is the kernel's where it has no route: -ENETUNREACH, -EHOSTUNREACH,
  * -EACCES (prohibited), -EINVAL (unreachable and blackhole routes, families that differ). */
 int route_lookup(struct route *route, const struct route_query *query, struct route_answer *answer);
+
+/* Does the kernel know the link address of this neighbour? 1, 0, or a negative errno. */
+int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *addr);
+/* Makes the kernel look for it: an empty datagram goes to its discard port once it is known. */
+void route_seek_neighbour(uint32_t ifindex, const struct gid *addr);
 
 #endif

@@ -25,6 +25,7 @@
 /* librdmacm's numbers, whose header cannot stand beside the kernel's. */
 enum {
     ADDR_RESOLVED = 0,
+    ADDR_ERROR = 1,
     ROUTE_RESOLVED = 2,
     CONNECT_REQUEST = 4,
     CONNECT_RESPONSE = 5,
@@ -136,6 +137,7 @@ static struct sockaddr_in6 ipv4(uint32_t addr, uint16_t port)
 }
 
 #define HERE 0x0a030001u
+#define NEAR 0x0a040009u /* on va's link */
 
 static ssize_t bind_to(struct prog *p, uint32_t id, struct sockaddr_in6 addr)
 {
@@ -146,6 +148,19 @@ static ssize_t resolve(struct prog *p, uint32_t id, uint32_t addr)
 {
     struct rdma_ucm_resolve_ip r = {.id = id, .dst_addr = ipv4(addr, PORT), .timeout_ms = 2000};
     return COMMAND(p, RESOLVE_IP, r);
+}
+
+static ssize_t set_option(struct prog *p, uint32_t id, uint32_t name, int value)
+{
+    struct {
+        struct rdma_ucm_cmd_hdr hdr;
+        struct rdma_ucm_set_option o;
+        int value;
+    } c = {.hdr = {.cmd = RDMA_USER_CM_CMD_SET_OPTION, .in = sizeof c.o, .out = 0},
+           .o = {.id = id, .level = RDMA_OPTION_ID, .optname = name, .optlen = sizeof value},
+           .value = value};
+    return cmbroker_command(p->channel, &c, offsetof(typeof(c), value) + sizeof value, p->reply,
+                            sizeof p->reply);
 }
 
 static uint32_t listener(struct prog *p, uint64_t uid)
@@ -358,12 +373,93 @@ static void test_ports(void **st)
     open_prog(&p, 10);
     listener(&p, 2);
     uint32_t id = create(&p, 3, RDMA_PS_TCP);
-    assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT)), -EADDRINUSE);
+    assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT)), -EADDRNOTAVAIL); /* a wildcard has it */
     assert_int_equal(bind_to(&p, create(&p, 4, RDMA_PS_UDP), ipv4(HERE, PORT)), 0);
     assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT + 1)), 0);
     assert_int_equal(bind_to(&p, id, ipv4(HERE, PORT + 2)), -EINVAL); /* bound already */
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
-    assert_int_equal(bind_to(&p, create(&p, 5, RDMA_PS_TCP), six), -EADDRINUSE);
+    assert_int_equal(bind_to(&p, create(&p, 5, RDMA_PS_TCP), six), -EADDRNOTAVAIL);
+    assert_int_equal(bind_to(&p, create(&p, 6, RDMA_PS_TCP), ipv4(HERE, PORT + 1)), -EADDRINUSE);
+    id = create(&p, 7, RDMA_PS_TCP);
+    assert_int_equal(set_option(&p, id, RDMA_OPTION_ID_AFONLY, 1), 0);
+    assert_int_equal(bind_to(&p, id, six), 0); /* IPv4's listener wants no IPv6, nor this IPv4 */
+    close_prog(&p);
+}
+
+/* Shared while nobody listens; who listens has it alone. */
+static void test_reuseaddr(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    uint32_t id[3];
+    for (int i = 0; i < 3; i++) {
+        id[i] = create(&p, 1, RDMA_PS_TCP);
+        assert_int_equal(set_option(&p, id[i], RDMA_OPTION_ID_REUSEADDR, 1), 0);
+        if (i < 2) assert_int_equal(bind_to(&p, id[i], ipv4(HERE, PORT)), 0);
+    }
+    struct rdma_ucm_listen listen = {.id = id[0], .backlog = 4};
+    assert_int_equal(COMMAND(&p, LISTEN, listen), -EADDRINUSE);
+    destroy(&p, id[1]);
+    assert_int_equal(COMMAND(&p, LISTEN, listen), 0);
+    assert_int_equal(set_option(&p, id[0], RDMA_OPTION_ID_REUSEADDR, 1), -EINVAL);
+    assert_int_equal(bind_to(&p, id[2], ipv4(HERE, PORT)), -EADDRINUSE);
+    close_prog(&p);
+}
+
+/* Numbers from the ephemeral range, each once. */
+static void test_any_port(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    static bool seen[65536];
+    for (int i = 0; i < 500; i++) {
+        uint32_t id = create(&p, 1, RDMA_PS_TCP);
+        assert_int_equal(bind_to(&p, id, ipv4(i & 1 ? HERE : 0, 0)), 0);
+        struct rdma_ucm_query q = {.id = id, .option = RDMA_USER_CM_QUERY_ADDR};
+        assert_true(COMMAND(&p, QUERY, q) > 0);
+        struct rdma_ucm_query_addr_resp r;
+        memcpy(&r, p.reply, sizeof r);
+        uint16_t port = ntohs(((struct sockaddr_in *)&r.src_addr)->sin_port);
+        assert_in_range(port, 1024, 65535);
+        assert_false(seen[port]);
+        seen[port] = true;
+    }
+    close_prog(&p);
+}
+
+/* The next hop's link address must be known within the program's time. */
+static void test_neighbours(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    uint32_t id = create(&p, 1, RDMA_PS_TCP), va = if_nametoindex("va");
+    assert_int_equal(resolve(&p, id, NEAR), 0);
+    assert_int_equal((int)expect(&p, ADDR_ERROR).status, -ENODEV); /* va has no device */
+    struct device_state before = state;
+    state.gid[2] = (struct gid){{[10] = 0xff, [11] = 0xff, 10, 4, 0, 1}};
+    state.gid_ifindex[2] = va;
+    state.member_ifindex[0] = va;
+    struct rdma_ucm_resolve_ip r = {.id = id, .dst_addr = ipv4(NEAR, PORT), .timeout_ms = 30};
+    when_t began = {(uint64_t)uv_hrtime()};
+    assert_int_equal(COMMAND(&p, RESOLVE_IP, r), 0);
+    assert_int_equal((int)expect(&p, ADDR_ERROR).status, -ETIMEDOUT);
+    assert_true((uint64_t)uv_hrtime() - began.ns >= 29 * MS_NS);
+    r.timeout_ms = 5000;
+    assert_int_equal(COMMAND(&p, RESOLVE_IP, r), 0);
+    expect_none(&p);
+    assert_int_equal(COMMAND(&p, RESOLVE_IP, r), -EINVAL); /* under way */
+    assert_int_equal(system("ip neigh replace 10.4.0.9 lladdr 02:00:00:00:00:09 dev va"), 0);
+    expect(&p, ADDR_RESOLVED);
+    uint32_t late = create(&p, 2, RDMA_PS_TCP);
+    r.id = late;
+    r.dst_addr = ipv4(NEAR + 1, PORT);
+    assert_int_equal(COMMAND(&p, RESOLVE_IP, r), 0);
+    assert_int_equal(destroy(&p, late), 0); /* while it looks */
+    expect_none(&p);
+    state = before;
     close_prog(&p);
 }
 
@@ -378,7 +474,7 @@ static void test_loopback_is_any_address(void **st)
     open_prog(&p, 10);
     uint32_t id = create(&p, 1, RDMA_PS_TCP);
     assert_int_equal(bind_to(&p, id, ipv4(LOCALHOST, PORT)), 0);
-    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(HERE, PORT)), -EADDRINUSE);
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(HERE, PORT)), -EADDRNOTAVAIL);
     struct sockaddr_in6 six = {
         .sin6_family = AF_INET6, .sin6_port = htons(PORT + 1), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     assert_int_equal(bind_to(&p, create(&p, 3, RDMA_PS_TCP), six), 0);
@@ -402,7 +498,11 @@ static void test_refusals(void **st)
     uint32_t id = create(&p, 1, RDMA_PS_TCP);
     assert_int_equal(resolve(&q, id, HERE), -ENOENT); /* another channel's */
     assert_int_equal(resolve(&p, id, 0xc0000201), -ENETUNREACH);
-    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(0xc0000201, 1)), -ENODEV);
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(0xc0000201, 1)), -EADDRNOTAVAIL);
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(0x0a040001, 1)), -ENODEV);
+    struct sockaddr_in6 link_local = {.sin6_family = AF_INET6,
+                                      .sin6_addr = {{{0xfe, 0x80, [15] = 1}}}};
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), link_local), -EINVAL);
     struct sockaddr_in6 ib = {.sin6_family = 27 /* AF_IB */};
     assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ib), -EAFNOSUPPORT);
     assert_int_equal(COMMAND(&p, CREATE_ID, (struct rdma_ucm_create_id){.ps = RDMA_PS_IB}),
@@ -630,7 +730,10 @@ static int tear_down(void **st)
 int main(void)
 {
     if (!netns_enter()) return 77; /* skipped */
-    if (system("ip link set lo up && ip addr add 10.3.0.1/32 dev lo") != 0) return 1;
+    if (system("ip link set lo up && ip addr add 10.3.0.1/32 dev lo && "
+               "ip link add va type veth peer name vb && ip link set va up && "
+               "ip link set vb up && ip addr add 10.4.0.1/24 dev va") != 0)
+        return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),
         cmocka_unit_test(test_tokens_of_dropped_events),
@@ -639,6 +742,9 @@ int main(void)
         cmocka_unit_test(test_request_nobody_fetched),
         cmocka_unit_test(test_migrate),
         cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_reuseaddr),
+        cmocka_unit_test(test_any_port),
+        cmocka_unit_test(test_neighbours),
         cmocka_unit_test(test_loopback_is_any_address),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_device_goes),

@@ -71,6 +71,26 @@ static void test_lookups(void **state)
     route_close(r);
 }
 
+static void test_neighbours(void **state)
+{
+    (void)state;
+    struct route *r;
+    uint32_t va = if_nametoindex("va");
+    struct gid known = gid("10.9.0.7"), never = gid("10.9.0.8"), six = gid("fd00:9::7");
+    assert_int_equal(route_open(&r), 0);
+    assert_int_equal(route_neighbour(r, va, &never), 0);
+    route_seek_neighbour(va, &never);
+    assert_int_equal(route_neighbour(r, va, &never), 0); /* nobody answers on this link */
+    assert_int_equal(system("ip neigh add 10.9.0.7 lladdr 02:00:00:00:00:07 dev va && "
+                            "ip neigh add fd00:9::7 lladdr 02:00:00:00:00:07 dev va"),
+                     0);
+    assert_int_equal(route_neighbour(r, va, &known), 1);
+    assert_int_equal(route_neighbour(r, va, &six), 1);
+    assert_int_equal(route_neighbour(r, if_nametoindex("vb"), &known), 0);
+    assert_int_equal(route_neighbour(r, 9999, &known), -ENODEV);
+    route_close(r);
+}
+
 int main(void)
 {
     if (!netns_enter()) return 77; /* skipped */
@@ -79,6 +99,7 @@ int main(void)
                     "ip -6 addr add fd00:9::1/64 dev va nodad && "
                     "ip route add 10.77.0.0/16 via 10.9.0.2 mtu 1280");
     if (rc != 0) return 1;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lookups)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lookups),
+                                       cmocka_unit_test(test_neighbours)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
