@@ -12,7 +12,7 @@
  * longer, to say good-bye to the peer, but reports nothing more about it.
  *
  * Deliberately missing: path migration (a LAP is ignored, as Linux does where there is RoCE; an
- * alternate path in a REQ is answered with "not supported"), RD and XRC, redirection, and
+ * alternate path in a REQ is answered with "not supported"), RD, redirection, and
  * peer-to-peer connections, which neither Linux nor librdmacm has.
  * Calls return 0 or a negative errno for the caller's mistake, -EINVAL meaning a wrong state. */
 #ifndef RBOND_CM_CM_H
@@ -146,7 +146,7 @@ struct cm_offer {
 struct cm_connect_param {
     struct cm_route route;
     uint64_t service_id;
-    uint8_t service;     /* REQ's transport_service_type: 0 RC, 1 UC */
+    uint8_t service;     /* CM_SERVICE_RC, _UC; _EXT: XRC, this end the initiator */
     uint8_t path_mtu;    /* 1..5 */
     uint8_t ack_timeout; /* the QP's local ACK timeout, 0..31 */
     struct cm_offer offer;

@@ -32,6 +32,7 @@ void compose_req(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
         .remote_cm_response_timeout = CM_RESPONSE_TIMEOUT,
         .local_cm_response_timeout = CM_RESPONSE_TIMEOUT,
         .transport_service_type = id->service,
+        .ext_transport_type = id->service == CM_SERVICE_EXT ? CM_EXT_XRC : 0,
         .flow_control = offer->flow_control,
         .starting_psn = id->rq_psn,
         .retry_count = id->retry_count,
@@ -53,12 +54,14 @@ void compose_req(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
 
 void compose_rep(struct cm_msg *m, const struct cm_id *id, const struct cm_offer *offer)
 {
+    bool xrc = id->service == CM_SERVICE_EXT;
     begin(m, id, CM_REP);
     m->rep = (struct cm_rep){
         .local_comm_id = id->local_id,
         .remote_comm_id = id->remote_id,
         .local_qkey = offer->qkey,
-        .local_qpn = id->local_qpn,
+        .local_qpn = xrc ? 0 : id->local_qpn,
+        .local_eecn = xrc ? id->local_qpn : 0,
         .starting_psn = id->rq_psn,
         .responder_resources = offer->responder_resources,
         .initiator_depth = offer->initiator_depth,
@@ -66,7 +69,7 @@ void compose_rep(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
         .failover_accepted = id->failover_asked ? CM_FAILOVER_NOT_SUPPORTED : 0,
         .flow_control = offer->flow_control,
         .rnr_retry_count = offer->rnr_retry_count,
-        .srq = offer->srq,
+        .srq = offer->srq || xrc, /* a target takes its receives from SRQs alone */
         .local_ca_guid = id->local_guid,
     };
     put_private(m->rep.private_data, CM_REP_PRIVATE, offer->private_data, offer->private_len);

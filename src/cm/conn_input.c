@@ -83,6 +83,12 @@ static void keep_req(struct cm_id *id, const struct cm_msg *msg)
     id->rq_psn = psn_of((uint32_t)cm_random(id->cm));
 }
 
+static bool service_is_known(const struct cm_req *req)
+{
+    if (req->transport_service_type == CM_SERVICE_EXT) return req->ext_transport_type == CM_EXT_XRC;
+    return req->transport_service_type != CM_SERVICE_RD;
+}
+
 enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
                                const struct cm_route *route, when_t now)
 {
@@ -102,7 +108,7 @@ enum cm_verdict conn_req_input(struct cm *cm, const struct cm_msg *msg,
             conn_refuse(cm, msg, route, CM_REJ_INVALID_SERVICE_ID);
         return CM_NO_LISTENER;
     }
-    if (req->transport_service_type > 1) {
+    if (!service_is_known(req)) {
         conn_refuse(cm, msg, route, CM_REJ_INVALID_TRANSPORT_TYPE);
         return CM_UNKNOWN_ID;
     }
@@ -154,6 +160,11 @@ static enum cm_verdict stale_rep(struct cm_id *id, const struct cm_msg *rep, str
     return CM_STALE; /* our REQ, repeated, asks anew */
 }
 
+static qpn_t rep_qpn(const struct cm_id *id, const struct cm_rep *rep)
+{
+    return id->service == CM_SERVICE_EXT ? rep->local_eecn : rep->local_qpn;
+}
+
 static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg, when_t now)
 {
     const struct cm_rep *rep = &msg->rep;
@@ -166,13 +177,13 @@ static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg, whe
         return CM_DUPLICATE;
     }
     if (id->state != CMS_REQ_SENT && id->state != CMS_REQ_HELD) return CM_UNKNOWN_ID;
-    struct cm_id *old =
-        cm_find_remote_qp(id->cm, rep->local_qpn, rep->local_ca_guid, &id->route.remote);
-    if ((old && rep->local_qpn != 0) || (id->refused_rep && rep->local_comm_id == id->refused_rep))
+    qpn_t qpn = rep_qpn(id, rep);
+    struct cm_id *old = cm_find_remote_qp(id->cm, qpn, rep->local_ca_guid, &id->route.remote);
+    if ((old && qpn != 0) || (id->refused_rep && rep->local_comm_id == id->refused_rep))
         return stale_rep(id, msg, old, now);
     id->remote_id = rep->local_comm_id;
     id->remote_guid = rep->local_ca_guid;
-    id->remote_qpn = rep->local_qpn;
+    id->remote_qpn = qpn;
     cm_id_hash_qp(id);
     id->sq_psn = rep->starting_psn;
     id->initiator_depth = rep->responder_resources;

@@ -189,6 +189,7 @@ int ucma_take_port(struct ucma_id *id);
 int ucma_claim_port(struct ucma_id *id);
 void ucma_release_port(struct ucma_id *id);
 
+bool ucma_qp_type_is_known(uint8_t qp_type);
 int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param);
 int ucma_listen(struct ucma_id *id, uint32_t backlog);
 /* `param` NULL: the active side is ready. */

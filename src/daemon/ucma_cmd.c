@@ -94,7 +94,7 @@ static ssize_t do_create(struct call *c)
     case RDMA_PS_UDP: qp_type = IBV_QPT_UD; break;
     case RDMA_PS_IB:
         qp_type = c->body->create.qp_type;
-        if (qp_type != IBV_QPT_RC && qp_type != IBV_QPT_UC && qp_type != IBV_QPT_UD) return -EINVAL;
+        if (!ucma_qp_type_is_known(qp_type)) return -EINVAL;
         break;
     case RDMA_PS_IPOIB: return -EOPNOTSUPP; /* there is no IPoIB on Ethernet */
     default: return -EINVAL;

@@ -12,6 +12,23 @@
 
 static bool is_ud(const struct ucma_id *id) { return id->qp_type == IBV_QPT_UD; }
 
+bool ucma_qp_type_is_known(uint8_t qp_type)
+{
+    return qp_type == IBV_QPT_RC || qp_type == IBV_QPT_UC || qp_type == IBV_QPT_UD ||
+           qp_type == IBV_QPT_XRC_SEND || qp_type == IBV_QPT_XRC_RECV;
+}
+
+/* An XRC initiator asks a target, or a target is asked; both are one service. */
+static enum cm_service service_type(const struct ucma_id *id)
+{
+    switch (id->qp_type) {
+    case IBV_QPT_UC: return CM_SERVICE_UC;
+    case IBV_QPT_XRC_SEND:
+    case IBV_QPT_XRC_RECV: return CM_SERVICE_EXT;
+    default: return CM_SERVICE_RC;
+    }
+}
+
 static uint64_t service_of(const struct ucma_id *id, const struct sockaddr_in6 *addr)
 {
     return (uint64_t)id->ps << 16 | ucma_addr_port(addr);
@@ -53,6 +70,7 @@ static struct cm_offer offer_of(const struct ucma_id *id, const struct rdma_ucm_
 int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
 {
     if (id->state != UCMA_ROUTE_RESOLVED || id->cm) return -EINVAL;
+    if (id->qp_type == IBV_QPT_XRC_RECV) return -EINVAL; /* it can only be asked */
     if (param->private_data_len > (is_ud(id) ? SIDR_USER_LEN : REQ_USER_LEN)) return -EINVAL;
     struct cmbroker *b = id->broker;
     uint8_t room[CM_SIDR_REQ_PRIVATE];
@@ -65,7 +83,7 @@ int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
         struct cm_connect_param p = {
             .route = id->route,
             .service_id = service_of(id, &id->dst),
-            .service = id->qp_type == IBV_QPT_UC,
+            .service = service_type(id),
             .path_mtu = id->path_mtu,
             .ack_timeout = id->ack_timeout ? id->ack_timeout : UCMA_PACKET_LIFETIME + 1,
             .offer = offer_of(id, param),
@@ -193,6 +211,11 @@ static void on_req(const struct cm_event *e)
     const struct cm_req *req = &e->msg.req;
     struct ucma_id *id = request_id(listener, e, req->private_data, sizeof req->private_data);
     if (!id) return;
+    if (req->transport_service_type != service_type(id)) {
+        cm_reject(id->cm, CM_REJ_INVALID_TRANSPORT_TYPE, NULL, 0, broker_now());
+        ucma_id_free(id);
+        return;
+    }
     if (req->path_mtu > id->path_mtu) {
         /* Its packets would not fit our ports, and a REP cannot ask for less (IBTA 12.7.9). */
         cm_reject(id->cm, CM_REJ_INVALID_MTU, NULL, 0, broker_now());
@@ -235,7 +258,7 @@ static void on_rep(struct ucma_id *id, const struct cm_rep *rep)
     if (!u) return;
     struct rdma_ucm_conn_param *c = &u->resp.param.conn;
     put_private(c, rep->private_data, sizeof rep->private_data);
-    c->qp_num = rep->local_qpn;
+    c->qp_num = id->qp_type == IBV_QPT_XRC_SEND ? rep->local_eecn : rep->local_qpn;
     c->responder_resources = rep->initiator_depth;
     c->initiator_depth = rep->responder_resources;
     c->flow_control = rep->flow_control;

@@ -156,7 +156,7 @@ static void attr_rtr(const struct ucma_id *id, const struct cm_qp_params *p,
     a->path_mtu = p->path_mtu;
     a->dest_qp_num = p->dest_qpn;
     a->rq_psn = p->rq_psn.v;
-    if (id->qp_type != IBV_QPT_RC) return;
+    if (id->qp_type == IBV_QPT_UC || id->qp_type == IBV_QPT_XRC_SEND) return;
     a->qp_attr_mask |= IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER;
     a->max_dest_rd_atomic = p->max_dest_rd_atomic;
     a->min_rnr_timer = UCMA_MIN_RNR_TIMER;
@@ -167,10 +167,11 @@ static void attr_rts(const struct ucma_id *id, const struct cm_qp_params *p,
 {
     a->qp_attr_mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
     a->sq_psn = p->sq_psn.v;
-    if (id->qp_type != IBV_QPT_RC) return;
-    a->qp_attr_mask |=
-        IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;
+    if (id->qp_type == IBV_QPT_UC) return;
+    a->qp_attr_mask |= IBV_QP_TIMEOUT;
     a->timeout = id->ack_timeout ? id->ack_timeout : p->ack_timeout;
+    if (id->qp_type == IBV_QPT_XRC_RECV) return;
+    a->qp_attr_mask |= IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;
     a->retry_cnt = p->retry_count;
     a->rnr_retry = p->rnr_retry_count;
     a->max_rd_atomic = p->max_rd_atomic;

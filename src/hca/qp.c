@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { DEFAULT_HOP_LIMIT = 64, QUEUE_ALIGN = 64 };
+/* MIN_INLINE: what there is room for in other adapters' smallest requests, and rdma_xclient uses
+ * without asking for it. */
+enum { MIN_INLINE = 64, DEFAULT_HOP_LIMIT = 64, QUEUE_ALIGN = 64 };
 
 /* ---- creation --------------------------------------------------------------------------- */
 
@@ -50,6 +52,7 @@ static void settle_init(struct hca_qp_init *init)
     }
     cap->max_send_wr = power_of_two(cap->max_send_wr);
     if (cap->max_send_sge == 0) cap->max_send_sge = 1;
+    if (cap->max_inline_data < MIN_INLINE) cap->max_inline_data = MIN_INLINE;
     if (init->srq || ini) {
         cap->max_recv_wr = cap->max_recv_sge = 0;
         return;

@@ -79,6 +79,8 @@ static void take_objects(struct rb_qp *qp, const struct ibv_qp_init_attr_ex *ini
 
     list_init(&qp->handles);
     if (init->qp_type == IBV_QPT_XRC_RECV) {
+        /* librdmacm names a PD, and finds it here when it makes the SRQ. */
+        if ((init->comp_mask & IBV_QP_INIT_ATTR_PD) && rb_pd(init->pd)) base->pd = init->pd;
         qp->xrcd = rb_xrcd(init->xrcd);
         return;
     }

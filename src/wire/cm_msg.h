@@ -98,6 +98,10 @@ struct cm_path {
     uint8_t local_ack_timeout; /* 5 bits */
 };
 
+/* REQ's transport_service_type. The fourth value leads to ext_transport_type, where 1 is XRC. */
+enum cm_service { CM_SERVICE_RC = 0, CM_SERVICE_UC = 1, CM_SERVICE_RD = 2, CM_SERVICE_EXT = 3 };
+#define CM_EXT_XRC 1
+
 struct cm_req {
     uint32_t local_comm_id;
     uint64_t service_id;
@@ -107,7 +111,7 @@ struct cm_req {
     uint8_t responder_resources, initiator_depth;
     uint32_t local_eecn, remote_eecn;   /* 24 bits, RD only */
     uint8_t remote_cm_response_timeout; /* 5 bits: 4.096 us * 2^n, as the timeouts below */
-    uint8_t transport_service_type;     /* 2 bits: 0 RC, 1 UC, 2 RD, 3 see ext_transport_type */
+    uint8_t transport_service_type;     /* 2 bits: enum cm_service */
     bool flow_control;                  /* end to end */
     psn_t starting_psn;
     uint8_t local_cm_response_timeout; /* 5 bits */
@@ -118,7 +122,7 @@ struct cm_req {
     uint8_t rnr_retry_count; /* 3 bits */
     uint8_t max_cm_retries;  /* 4 bits */
     bool srq;
-    uint8_t ext_transport_type; /* 3 bits: 1 XRC */
+    uint8_t ext_transport_type; /* 3 bits: CM_EXT_XRC */
     struct cm_path primary, alternate;
     uint8_t private_data[CM_REQ_PRIVATE];
 };
@@ -143,7 +147,7 @@ struct cm_rep {
     uint32_t local_comm_id, remote_comm_id;
     uint32_t local_qkey;
     qpn_t local_qpn;
-    uint32_t local_eecn;
+    uint32_t local_eecn; /* XRC: the target's QPN, and local_qpn is 0 (annex A14) */
     psn_t starting_psn;
     uint8_t responder_resources, initiator_depth;
     uint8_t target_ack_delay;  /* 5 bits */

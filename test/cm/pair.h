@@ -84,11 +84,13 @@ static inline void pair_close(struct pair *p)
     cm_free(p->server);
 }
 
-static inline struct cm_id *connect_from(struct pair *p, struct cm *cm, qpn_t qpn)
+static inline struct cm_id *connect_as(struct pair *p, struct cm *cm, qpn_t qpn,
+                                       enum cm_service service)
 {
     struct cm_connect_param param = {
         .route = {.local = p->client_gid, .remote = p->server_gid},
         .service_id = SERVICE,
+        .service = service,
         .path_mtu = 3,
         .ack_timeout = 17,
         .offer = {.qpn = qpn,
@@ -104,6 +106,11 @@ static inline struct cm_id *connect_from(struct pair *p, struct cm *cm, qpn_t qp
     struct cm_id *id;
     assert_int_equal(cm_connect(cm, &param, p, &id, p->now), 0);
     return id;
+}
+
+static inline struct cm_id *connect_from(struct pair *p, struct cm *cm, qpn_t qpn)
+{
+    return connect_as(p, cm, qpn, CM_SERVICE_RC);
 }
 
 static inline void accept_with(struct pair *p, struct cm_id *id, qpn_t qpn)

@@ -41,6 +41,53 @@ static void test_handshake(void **state)
     pair_close(&p);
 }
 
+/* The target's number travels where RD has its EE context's (annex A14; Linux). */
+static void test_xrc(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p);
+    struct cm_id *c = connect_as(&p, p.client, CLIENT_QPN, CM_SERVICE_EXT);
+    carry(&p, p.client, p.server);
+    struct cm_event e = expect(p.server, CM_EVENT_REQ);
+    assert_int_equal(e.msg.req.transport_service_type, 3);
+    assert_int_equal(e.msg.req.ext_transport_type, 1);
+    assert_int_equal(e.msg.req.local_qpn, CLIENT_QPN);
+    accept_it(&p, e.id);
+    carry(&p, p.server, p.client);
+    e = expect(p.client, CM_EVENT_REP);
+    assert_int_equal(e.msg.rep.local_qpn, 0);
+    assert_int_equal(e.msg.rep.local_eecn, SERVER_QPN);
+    assert_true(e.msg.rep.srq);
+    struct cm_qp_params at_client;
+    assert_int_equal(cm_qp_params(c, &at_client), 0);
+    assert_int_equal(at_client.dest_qpn, SERVER_QPN);
+    pair_close(&p);
+}
+
+static void test_unknown_services(void **state)
+{
+    (void)state;
+    struct pair p;
+    struct cm_out out;
+    struct cm_msg m;
+    for (int ext = 0; ext < 2; ext++) {
+        pair_open(&p);
+        connect_as(&p, p.client, CLIENT_QPN, ext ? CM_SERVICE_EXT : CM_SERVICE_RD);
+        assert_true(cm_output(p.client, &out, 1));
+        assert_true(cm_msg_decode(&m, out.mad, sizeof out.mad));
+        if (ext) m.req.ext_transport_type = 2;
+        cm_msg_encode(out.mad, &m);
+        struct cm_route back = {.local = out.route.remote, .remote = out.route.local};
+        cm_input(p.server, out.mad, sizeof out.mad, &back, p.now);
+        expect_none(p.server);
+        carry(&p, p.server, p.client);
+        assert_int_equal(expect(p.client, CM_EVENT_REJ).msg.rej.reason,
+                         CM_REJ_INVALID_TRANSPORT_TYPE);
+        pair_close(&p);
+    }
+}
+
 static void test_disconnect(void **state)
 {
     (void)state;
@@ -402,6 +449,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_handshake),
+        cmocka_unit_test(test_xrc),
+        cmocka_unit_test(test_unknown_services),
         cmocka_unit_test(test_disconnect),
         cmocka_unit_test(test_both_disconnect_at_once),
         cmocka_unit_test(test_nobody_listens),
