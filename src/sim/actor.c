@@ -43,11 +43,16 @@ void actor_create(struct actor *a)
         .cap = {p->send_depth, p->shared_receives ? 0 : p->recv_depth, p->max_sge, p->max_sge + 1,
                 p->max_inline},
         .sq_sig_all = p->sig_all,
+        .block_own_mcast = p->block_own,
         .bucket = p->bucket,
         .owner = a,
     };
     int rc = hca_qp_create(b->host->hca, &init, &a->qp);
     must(rc == 0 && init.cap.max_send_wr >= p->send_depth);
+    if (p->in_group) {
+        rc = hca_mcast_attach(b->host->hca, a->qp, &b->host->group);
+        must(rc == 0);
+    }
     a->oracle->qpn = hca_qp_num(a->qp);
     a->oracle->send_cq = send->id;
     a->oracle->recv_cq = recv->id;
@@ -175,6 +180,10 @@ static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, st
     wr->ah = (struct hca_ah){
         .sgid = a->board->host->gid, .dgid = to->board->host->gid, .hop_limit = 64, .port_num = 1};
     wr->remote_qpn = to->oracle->qpn;
+    if (r->group) {
+        wr->ah.dgid = a->board->host->group;
+        wr->remote_qpn = ROCE_QPN_MULTICAST;
+    }
     wr->remote_qkey = r->stray ? 0x11111112 : 0x11111111;
 }
 

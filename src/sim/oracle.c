@@ -310,9 +310,10 @@ static struct request *datagram_of(struct oracle *o, struct oracle_qp *q, const 
         if (from->type != HCA_QPT_UD || from->qpn != wc->src_qpn) continue;
         for (uint32_t i = 0; i < from->posted; i++) {
             struct request *r = &from->request[i];
-            if (r->to != q->index || !arrival_fits(q, r, v, wc)) continue;
-            if (r->must_fail || r->stray) continue;
-            if (!r->delivered) return r;
+            bool group = r->group >> q->index & 1;
+            if (r->group ? !group : r->to != q->index) continue;
+            if (!arrival_fits(q, r, v, wc) || r->must_fail || r->stray) continue;
+            if (group ? !(r->heard >> q->index & 1) : !r->delivered) return r;
             twice = r;
         }
     }
@@ -344,6 +345,7 @@ static void receive_succeeds(struct oracle *o, struct oracle_qp *q, uint32_t i,
         return;
     }
     r->delivered = true;
+    r->heard |= 1u << q->index;
     o->last_solicited = r->flags & HCA_SEND_SOLICITED;
     o->last_uncertain = q->type != HCA_QPT_RC && r->len < 8;
     v->state = WORK_DONE;

@@ -11,7 +11,7 @@
  *    again at the end, which shows a request that is executed twice);
  *  - atomics form a chain that sequential execution could have made, each in it once;
  *  - RETRY_EXC only where links explain it, not before the retries are used up, and not never;
- *  - UC in order; UD and UC never doubled by us. */
+ *  - UC in order; UD and UC never doubled by us; multicast heard by those attached, each once. */
 #ifndef RBOND_SIM_ORACLE_H
 #define RBOND_SIM_ORACLE_H
 
@@ -36,12 +36,14 @@ struct request {
     struct word *word;
     uint64_t compare_add, swap;
     uint16_t to;        /* UD: queue pair that it is addressed to */
+    uint32_t group;     /* UD: to a multicast group instead: bit k: queue pair k may hear it */
     bool stray;         /* UD: with a wrong Q_Key, it must not arrive */
     uint32_t must_fail; /* statuses (1 << status) of which it must end in one; 0: success */
     bool chained;       /* its source is an earlier request's sink: do not paint */
     /* the course of events */
     enum work_state state;
     bool delivered;   /* its receive has completed */
+    uint32_t heard;   /* of a group: by these */
     uint32_t receive; /* number of the receive it must use, where queue pairs own theirs */
     when_t posted;
     uint64_t result; /* atomics: what they fetched */

@@ -57,6 +57,7 @@ struct plan_qp {
     uint32_t send_depth, recv_depth, max_inline, max_sge;
     uint32_t sq_psn, rq_psn;
     bool sig_all, eager_receives, shared_receives;
+    bool in_group, block_own; /* UD: attached to the one multicast group; deaf to itself */
     uint32_t messages_to; /* requests of others that use a receive here */
     uint32_t message_max;
     struct request *request;

@@ -148,6 +148,15 @@ static void draw_transfer(struct plan *p, struct rng *rng, uint32_t qi, uint32_t
     *budget -= packets < *budget ? packets : *budget;
 }
 
+/* Who hears what queue pair `qi` sends to the group. */
+static uint32_t hearers(const struct plan *p, uint32_t qi)
+{
+    uint32_t mask = 0;
+    for (uint32_t k = 0; k < p->nqps; k++)
+        if (p->qp[k].in_group && !(k == qi && p->qp[k].block_own)) mask |= 1u << k;
+    return mask;
+}
+
 static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t i, uint32_t *budget)
 {
     struct plan_qp *q = &p->qp[qi];
@@ -182,6 +191,7 @@ static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t 
     if (q->type == HCA_QPT_UD) {
         do r->to = (uint16_t)rng_below(rng, p->nqps);
         while (p->qp[r->to].type != HCA_QPT_UD || p->qp[r->to].mtu < q->mtu);
+        if (rng_percent(rng, 40)) r->group = hearers(p, qi);
         r->stray = r->len >= 8 && rng_percent(rng, 10);
     }
     plan_count_message(p, r);
@@ -191,9 +201,12 @@ void plan_count_message(struct plan *p, const struct request *r)
 {
     bool send = r->op == HCA_WR_SEND || r->op == HCA_WR_SEND_WITH_IMM;
     if (!send && r->op != HCA_WR_RDMA_WRITE_WITH_IMM) return;
-    struct plan_qp *to = &p->qp[r->to];
-    to->messages_to++;
-    if (send && r->len > to->message_max) to->message_max = r->len;
+    for (uint32_t k = 0; k < p->nqps; k++) {
+        struct plan_qp *to = &p->qp[k];
+        if (r->group ? !(r->group >> k & 1) : k != r->to) continue;
+        to->messages_to++;
+        if (send && r->len > to->message_max) to->message_max = r->len;
+    }
 }
 
 /* ---- faults on purpose
@@ -346,7 +359,11 @@ void plan_messages(struct plan *p, struct rng *rng)
 {
     plan_grounds(p, rng);
     for (uint32_t i = 0; i < p->nqps; i++)
-        if (p->qp[i].type == HCA_QPT_UD) p->qp[i].shared_receives = p->qp[i].rq.shared = false;
+        if (p->qp[i].type == HCA_QPT_UD) {
+            p->qp[i].shared_receives = p->qp[i].rq.shared = false;
+            p->qp[i].in_group = rng_percent(rng, 70);
+            p->qp[i].block_own = rng_percent(rng, 30);
+        }
     for (uint32_t i = 0; i < p->nqps; i++) {
         struct plan_qp *q = &p->qp[i];
         uint32_t budget = p->npackets / p->nqps + 1;

@@ -112,6 +112,7 @@ bool sim_port_rx(const struct datagram *d, struct hca_rx *rx)
         .traffic_class = d->traffic_class,
         .hop_limit = d->hop_limit,
         .member = d->dst_member,
+        .own = d->src_host == d->dst_host,
         .data = d->bytes,
         .len = body,
     };

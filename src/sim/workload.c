@@ -480,6 +480,9 @@ static void tear_down(struct work *w)
         if (w->plan->cq_shared[a->plan->host] &&
             hca_cq_destroy(a->board->host->hca, cq->cq) != -EBUSY)
             oracle_says(&w->oracle, "a CQ that queue pairs use can be destroyed");
+        if (a->plan->in_group &&
+            hca_mcast_detach(a->board->host->hca, a->qp, &a->board->host->group))
+            oracle_says(&w->oracle, "QP not detached from the group");
         if (hca_qp_destroy(a->board->host->hca, a->qp)) oracle_says(&w->oracle, "QP not destroyed");
     }
     for (uint8_t h = 0; h < w->plan->nhosts; h++) {

@@ -96,9 +96,11 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf)
         const uint8_t prefix[8] = {0xfd, 0, 0, 0, 0, 0, 0, 1};
         memcpy(h->gid.raw, prefix, sizeof prefix);
         h->gid.raw[15] = (uint8_t)(h->index + 1);
+        h->group = (struct gid){{0xff, 0x15, [15] = 1}};
     } else {
         const uint8_t mapped[16] = {[10] = 0xff, 0xff, 10, 0, 0, (uint8_t)(h->index + 1)};
         memcpy(h->gid.raw, mapped, sizeof mapped);
+        h->group = (struct gid){{[10] = 0xff, [11] = 0xff, 239, 0, 0, 1}};
     }
     for (uint8_t i = 0; i < h->nmembers; i++) {
         h->nic[i].carrier = h->nic[i].seen = true;
@@ -304,6 +306,33 @@ static void send_over_link(struct world *w, struct host *h, struct host *to, str
     timeline_at(&w->timeline, f.arrive[0], deliver, to, (uint64_t)(uintptr_t)d);
 }
 
+static void send_copy(struct host *h, struct host *to, uint8_t member, const struct datagram *d)
+{
+    struct datagram *c = copy_of(d);
+    c->dst_host = to->index;
+    c->dst_member = member;
+    if (to == h && member == d->src_member)
+        world_at(h->world, LOOPBACK_NS, deliver, to, (uint64_t)(uintptr_t)c);
+    else
+        send_over_link(h->world, h, to, c);
+}
+
+/* To every host, this one included. A switch floods all its ports but the one it came by. */
+static void send_to_group(struct host *h, struct datagram *d)
+{
+    struct world *w = h->world;
+    trace_packet(&w->trace, w->now, "sends", d);
+    send_copy(h, h, d->src_member, d);
+    for (uint8_t i = 0; i < w->nhosts; i++) {
+        struct host *to = &w->host[i];
+        if (w->fabric == FABRIC_PAIRED && to != h)
+            send_copy(h, to, (uint8_t)(d->src_member % to->nmembers), d);
+        for (uint8_t m = 0; w->fabric == FABRIC_SWITCH && m < to->nmembers; m++)
+            if (to->nic[m].carrier && !(to == h && m == d->src_member)) send_copy(h, to, m, d);
+    }
+    free(d);
+}
+
 static void send_packet(struct host *h, const struct hca_tx *tx)
 {
     struct world *w = h->world;
@@ -311,13 +340,17 @@ static void send_packet(struct host *h, const struct hca_tx *tx)
     if (!(h->bond.table.usable >> tx->member & 1))
         w->broken = "a packet leaves by a member that is not usable";
     struct datagram *d = sim_port_tx(tx, (uint16_t)rng_u64(&w->rng));
+    w->packets++;
+    h->sent++;
+    d->src_host = h->index;
+    if (gid_is_multicast(&d->dst)) {
+        send_to_group(h, d);
+        return;
+    }
     struct host *to = NULL;
     for (uint8_t i = 0; i < w->nhosts; i++)
         if (gid_equal(&w->host[i].gid, &d->dst)) to = &w->host[i];
     must(to);
-    w->packets++;
-    h->sent++;
-    d->src_host = h->index;
     d->dst_host = to->index;
     d->dst_member = ingress(w, to, d->src_member, d->sport ^ (uint64_t)h->index << 20);
     trace_packet(&w->trace, w->now, "sends", d);

@@ -34,7 +34,7 @@ struct nic {
 struct host {
     struct world *world;
     uint8_t index, nmembers;
-    struct gid gid;
+    struct gid gid, group; /* group: the one multicast group there is */
     struct hca *hca;
     struct bond bond;
     struct nic nic[WORLD_MAX_MEMBERS];
