@@ -140,9 +140,20 @@ int functions_make_tx(int *fds, uint32_t *ntx)
     return 0;
 }
 
-int functions_open(struct functions *fs, struct device *device, pid_t pid, when_t now,
+static bool has_enough(const struct functions *fs, uid_t uid)
+{
+    unsigned has = 0;
+
+    if (uid == 0 || uid == geteuid()) return false;
+    for (unsigned n = 1; n < fs->nslots; n++)
+        has += fs->slot[n].function && fs->slot[n].function->uid == uid;
+    return has >= FUNCTIONS_PER_USER;
+}
+
+int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t uid, when_t now,
                    struct function **out, int fds[CTL_MAX_FDS], uint32_t *ntx)
 {
+    if (has_enough(fs, uid)) return -EDQUOT;
     struct function *fn = calloc(1, sizeof *fn);
     if (!fn) return -ENOMEM;
     int rc = choose(fs, now);
@@ -161,6 +172,7 @@ int functions_open(struct functions *fs, struct device *device, pid_t pid, when_
     fds[1] = fn->page_fd;
     fds[2] = slot->rx_fd;
     fn->pid = pid;
+    fn->uid = uid;
     read_comm(pid, fn->comm, sizeof fn->comm);
     memcpy(fn->device_name, device->name, sizeof fn->device_name);
     fn->device = device;

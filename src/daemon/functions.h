@@ -13,11 +13,14 @@
 #include <sys/types.h>
 
 #define FUNCTIONS_MAX (1u << HCA_FUNCTION_BITS)
+/* What one user may have open who is neither root nor rbondd's own: nobody takes all of them. */
+#define FUNCTIONS_PER_USER (FUNCTIONS_MAX / 2)
 
 struct function {
     struct list node; /* of its owner's list */
     uint16_t number;
     pid_t pid;
+    uid_t uid;
     char comm[CTL_NAME_LEN];
     char device_name[CTL_NAME_LEN];
     struct device *device; /* NULL once the device has gone */
@@ -43,8 +46,9 @@ int functions_own_rx(const struct functions *fs);
 int functions_make_tx(int *fds, uint32_t *ntx);
 
 /* Opens one on a device. `fds`: device page, function page, rx, then *ntx tx sockets; after sending
- * call functions_sent. -EUSERS: all numbers are taken; or another negative errno. */
-int functions_open(struct functions *fs, struct device *device, pid_t pid, when_t now,
+ * call functions_sent. -EUSERS: all numbers are taken; -EDQUOT: the user has
+ * FUNCTIONS_PER_USER of them; or another negative errno. */
+int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t uid, when_t now,
                    struct function **out, int fds[CTL_MAX_FDS], uint32_t *ntx);
 void functions_sent(int fds[CTL_MAX_FDS], uint32_t ntx);
 /* The owner has gone. Its counts stay with the device. */

@@ -98,6 +98,9 @@ static void open_refused(const struct call *c, const char *name, int rc)
     if (rc == -EUSERS)
         ctl_send_error(c->conn, c->hdr, rc, "too many functions: all %u are open",
                        FUNCTIONS_MAX - 1);
+    else if (rc == -EDQUOT)
+        ctl_send_error(c->conn, c->hdr, rc, "too many functions: user %u has %u open",
+                       (unsigned)ctl_conn_uid(c->conn), FUNCTIONS_PER_USER);
     else if (rc == -EMFILE || rc == -ENFILE)
         ctl_send_error(c->conn, c->hdr, rc, "rbondd is out of file descriptors (see ulimit -n)");
     else
@@ -117,8 +120,8 @@ static void open_device(const struct call *c)
         ctl_send_error(c->conn, c->hdr, -ENODEV, "no such device: %s", name->name);
         return;
     }
-    int rc =
-        functions_open(c->s->functions, d, ctl_conn_pid(c->conn), clock_now(), &fn, fds, &out.ntx);
+    int rc = functions_open(c->s->functions, d, ctl_conn_pid(c->conn), ctl_conn_uid(c->conn),
+                            clock_now(), &fn, fds, &out.ntx);
     if (rc < 0) {
         open_refused(c, name->name, rc);
         return;

@@ -1,6 +1,6 @@
 /* The daemon's pure parts: GID slots, the configuration, one device's page. */
 #include "daemon/conf.h"
-#include "daemon/device.h"
+#include "daemon/functions.h"
 #include <errno.h>
 #include <linux/if_addr.h>
 #include <net/if_arp.h>
@@ -249,13 +249,38 @@ static void test_guids(void **state)
     netdevs_free(&nds);
 }
 
+/* ---- functions --------------------------------------------------------------------------- */
+
+/* All numbers are taken: whoever has less than his share hears that, and who has all of it that. */
+static void test_share_of_a_user(void **state)
+{
+    static struct functions fs;
+    static struct function owned[FUNCTIONS_MAX];
+    struct device device = {.name = "rb_x0"};
+    struct function *fn;
+    int fds[CTL_MAX_FDS];
+    uint32_t ntx;
+
+    fs.nslots = FUNCTIONS_MAX;
+    for (unsigned n = 1; n < FUNCTIONS_MAX; n++) {
+        owned[n].uid = n <= FUNCTIONS_PER_USER ? 12345 : 12346; /* the second has one less */
+        fs.slot[n].function = &owned[n];
+    }
+    assert_int_equal(functions_open(&fs, &device, 1, 12345, (when_t){1}, &fn, fds, &ntx), -EDQUOT);
+    assert_int_equal(functions_open(&fs, &device, 1, 12346, (when_t){1}, &fn, fds, &ntx), -EUSERS);
+    owned[1].uid = 0;
+    assert_int_equal(functions_open(&fs, &device, 1, 12345, (when_t){1}, &fn, fds, &ntx), -EUSERS);
+    for (unsigned n = 1; n < FUNCTIONS_MAX; n++) owned[n].uid = 0;
+    assert_int_equal(functions_open(&fs, &device, 1, 0, (when_t){1}, &fn, fds, &ntx), -EUSERS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gid_slots),  cmocka_unit_test(test_gid_full),
-        cmocka_unit_test(test_gids_of_lo), cmocka_unit_test(test_conf),
-        cmocka_unit_test(test_bad_confs),  cmocka_unit_test(test_device_page),
-        cmocka_unit_test(test_guids),
+        cmocka_unit_test(test_gid_slots),   cmocka_unit_test(test_share_of_a_user),
+        cmocka_unit_test(test_gid_full),    cmocka_unit_test(test_gids_of_lo),
+        cmocka_unit_test(test_conf),        cmocka_unit_test(test_bad_confs),
+        cmocka_unit_test(test_device_page), cmocka_unit_test(test_guids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
