@@ -3,18 +3,18 @@
 #include "base/must.h"
 #include "ctl/codec.h"
 #include <errno.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 /* rbondd answers at once; one that does not within this time hangs. */
-#define REPLY_TIMEOUT_MS 30000
+#define REPLY_TIMEOUT_S 30
 /* Events kept for a client that asks but never listens; the eldest go first. */
 #define MAX_KEPT_EVENTS 4096
 #define MAX_REPLY_BYTES ((size_t)256 << 20)
@@ -111,6 +111,8 @@ int ctl_connect(struct ctl_client **out, const char *path)
         return -ENOMEM;
     }
     c->fd = fd;
+    struct timeval patience = {.tv_sec = REPLY_TIMEOUT_S};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     struct ctl_reply reply;
     int rc = ctl_call(c, CTL_HELLO, NULL, 0, sizeof(struct ctl_hello), &reply);
     if (rc == 0 && reply.count != 1) rc = -EPROTO;
@@ -152,7 +154,8 @@ static void take_fds(struct msghdr *mh, struct ctl_reply *reply)
     }
 }
 
-/* Receives one message into client->buf. Negative errno; -EAGAIN only without `wait`. */
+/* Receives one message into client->buf. Negative errno; -EAGAIN: none came, with `wait` within
+ * REPLY_TIMEOUT_S. */
 static int receive(struct ctl_client *c, struct ctl_hdr *hdr, struct ctl_reply *reply, bool wait)
 {
     union {
@@ -185,16 +188,6 @@ static int send_request(struct ctl_client *c, const struct ctl_hdr *hdr, const v
     while (n < 0 && errno == EINTR);
     if (n < 0) return errno == EPIPE ? -ECONNRESET : -errno;
     return 0;
-}
-
-static int await(const struct ctl_client *c)
-{
-    struct pollfd pfd = {.fd = c->fd, .events = POLLIN};
-    int rc;
-
-    do rc = poll(&pfd, 1, REPLY_TIMEOUT_MS);
-    while (rc < 0 && errno == EINTR);
-    return rc < 0 ? -errno : rc == 0 ? -ETIMEDOUT : 0;
 }
 
 /* ---- events ------------------------------------------------------------------------------ */
@@ -231,6 +224,7 @@ int ctl_next_event(struct ctl_client *client, struct ctl_event *event, bool wait
     for (;;) {
         struct ctl_hdr hdr;
         int rc = receive(client, &hdr, NULL, wait);
+        if (rc == -EAGAIN && wait) continue;
         if (rc == -EAGAIN) return 0;
         if (rc < 0) return rc == -EBADMSG || rc == -EPROTO ? rc : -ECONNRESET;
         if (event_of(client, &hdr, event)) return 1;
@@ -272,9 +266,8 @@ static int gather(struct ctl_client *c, enum ctl_type type, size_t record_size,
     for (;;) {
         struct ctl_hdr hdr;
         struct ctl_event event;
-        int rc = await(c);
-        if (rc == 0) rc = receive(c, &hdr, reply, true);
-        if (rc < 0) return rc;
+        int rc = receive(c, &hdr, reply, true);
+        if (rc < 0) return rc == -EAGAIN ? -ETIMEDOUT : rc;
         if (hdr.type == CTL_EVENT) {
             if (event_of(c, &hdr, &event)) keep_event(c, &event);
             continue;

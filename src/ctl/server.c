@@ -14,7 +14,7 @@
 
 /* A message of a list holds no more than this, so that one fits any socket buffer. */
 #define CHUNK_BYTES 16384
-#define REQUESTS_PER_TURN 16
+#define ACCEPTS_PER_TURN 16
 
 struct ctl_server {
     const struct ctl_server_ops *ops;
@@ -292,18 +292,15 @@ static void conn_ready(uv_poll_t *poll, int status, int events)
             flush_queue(conn);
         return;
     }
-    for (int i = 0; i < REQUESTS_PER_TURN && list_empty(&conn->queue); i++) {
-        struct iovec iov = {inbox, sizeof inbox};
-        struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1}; /* descriptors are not taken */
-        ssize_t n = recvmsg(conn->fd, &mh, MSG_DONTWAIT);
-        if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-        if (n <= 0 || (mh.msg_flags & MSG_TRUNC)) {
-            conn_end(conn);
-            return;
-        }
+    /* One a turn: clients await the reply before they ask again. */
+    struct iovec iov = {inbox, sizeof inbox};
+    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1}; /* descriptors are not taken */
+    ssize_t n = recvmsg(conn->fd, &mh, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0 || (mh.msg_flags & MSG_TRUNC))
+        conn_end(conn);
+    else
         take_request(conn, (size_t)n);
-        if (conn->dying) return;
-    }
 }
 
 /* ---- connections ------------------------------------------------------------------------- */
@@ -341,7 +338,7 @@ static void listen_ready(uv_poll_t *poll, int status, int events)
 {
     struct ctl_server *server = container_of(poll, struct ctl_server, poll);
 
-    for (int i = 0; i < REQUESTS_PER_TURN; i++) {
+    for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE) turn_away(server);
