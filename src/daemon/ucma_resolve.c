@@ -67,10 +67,11 @@ static bool in_use(const struct steering *t, uint8_t member)
     return false;
 }
 
-/* Is the destination's next hop by this net device known? With `seek` the kernel is set to work. */
+/* Is the destination's next hop by this net device known? With `seek` the kernel is set to work. No
+ * source is named: with one, IPv6 takes the net device for a hint. */
 static bool known_by(struct ucma_id *id, uint32_t ifindex, bool seek)
 {
-    struct route_query q = {.dst = id->route.remote, .src = &id->route.local, .oif = ifindex};
+    struct route_query q = {.dst = id->route.remote, .oif = ifindex};
     struct route_answer a;
     if (route_lookup(id->broker->routes, &q, &a) != 0 || a.oif != ifindex) return false;
     struct gid hop = next_hop(&a, &id->route.remote);
