@@ -115,6 +115,33 @@ pair() {
     return 1
 }
 
+# meet NAME SERVER-WORDS -- CLIENT-WORDS: as pair, for servers that do not listen on TCP. The client is
+# tried again while the server is not there yet.
+meet() {
+    local name=$1 server=() pid rc=1 server_rc=0
+    shift
+    while [ "$1" != -- ]; do
+        server+=("$1")
+        shift
+    done
+    shift
+    exec_b timeout $((30 * slow)) "${server[@]}" >"$work/$name.b" 2>&1 &
+    pid=$!
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        sleep 0.3
+        kill -0 "$pid" 2>/dev/null || break
+        rc=0
+        in_a timeout $((30 * slow)) "$@" >"$work/$name.a" 2>&1 || rc=$?
+        [ "$rc" = 0 ] && break
+        grep -qiE 'reject|unreachable' "$work/$name.a" || break
+    done
+    [ "$rc" = 0 ] || kill "$pid" 2>/dev/null
+    wait "$pid" || server_rc=$?
+    if [ "$rc" != 0 ] || [ "$server_rc" != 0 ]; then
+        complain "$name: client ended with $rc, server with $server_rc"
+    fi
+}
+
 # column FILE HEAD: the values of one column of a text table of rbond
 column() {
     awk -v head="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == head) at = i; next }
