@@ -95,9 +95,9 @@ static void write_counters(const struct tree *tree)
             tree_counters_write(tree->sysfs, dev[i].name, &tree->facts.stats, &tree->last);
 }
 
-static void on_thread(uv_work_t *work)
+static void on_thread(void *arg)
 {
-    const struct tree *tree = work->data;
+    const struct tree *tree = arg;
 
     if (tree->whole)
         write_all(tree);
@@ -122,10 +122,11 @@ static void forget_facts(struct tree_facts *facts)
 
 static void set_to_work(struct tree *tree, bool whole);
 
-static void on_written(uv_work_t *work, int status)
+static void on_written(uv_poll_t *poll, int status, int events)
 {
-    struct tree *tree = work->data;
+    struct tree *tree = poll->data;
 
+    if (!tree_pen_done(&tree->pen)) return;
     tree->writing = false;
     forget(&tree->last);
     tree->last = tree->facts.stats;
@@ -148,10 +149,11 @@ static void set_to_work(struct tree *tree, bool whole)
     if (whole) list_gids(tree->registry, &facts->gids);
     tree->whole = whole;
     if (whole) tree->again = false;
-    tree->work.data = tree;
-    tree->writing = !facts->devices.failed && !facts->gids.failed && !facts->stats.failed &&
-                    !uv_queue_work(tree->timer.loop, &tree->work, on_thread, on_written);
-    if (!tree->writing) forget_facts(facts);
+    tree->writing = !facts->devices.failed && !facts->gids.failed && !facts->stats.failed;
+    if (tree->writing)
+        tree_pen_order(&tree->pen);
+    else
+        forget_facts(facts);
 }
 
 static bool any_open(const struct tree *tree)
@@ -214,14 +216,19 @@ static void close_all(struct tree *tree)
 
 static void make_all(struct tree *tree)
 {
+    int rc = 0;
+
     tree->sysfs = make(tree->path, "sys/class/infiniband");
     tree->verbs = make(tree->path, "sys/class/infiniband_verbs");
     tree->nodes = make(tree->path, "dev/infiniband");
-    if (tree->sysfs < 0 || tree->verbs < 0 || tree->nodes < 0) {
-        log_warning("no files for programs that look for their device: %s: %s", tree->path,
-                    strerror(errno));
-        close_all(tree);
-    }
+    if (tree->sysfs < 0 || tree->verbs < 0 || tree->nodes < 0)
+        rc = -errno;
+    else
+        rc = tree_pen_start(&tree->pen, on_thread, tree);
+    if (rc == 0) return;
+    log_warning("no files for programs that look for their device: %s: %s", tree->path,
+                strerror(-rc));
+    close_all(tree);
 }
 
 void tree_start(struct tree *tree, uv_loop_t *loop, const char *socket,
@@ -233,6 +240,9 @@ void tree_start(struct tree *tree, uv_loop_t *loop, const char *socket,
     uv_timer_init(loop, &tree->timer);
     tree->timer.data = tree;
     if (tree->sysfs < 0) return;
+    uv_poll_init(loop, &tree->written, tree->pen.done);
+    tree->written.data = tree;
+    uv_poll_start(&tree->written, UV_READABLE, on_written);
     link_real("/sys/class/infiniband", tree->sysfs);
     link_real("/sys/class/infiniband_verbs", tree->verbs);
     link_real("/dev/infiniband", tree->nodes);
@@ -243,12 +253,15 @@ void tree_stop(struct tree *tree)
 {
     tree->stays = any_open(tree);
     uv_close((uv_handle_t *)&tree->timer, NULL);
+    if (tree->sysfs >= 0) uv_close((uv_handle_t *)&tree->written, NULL);
 }
 
 void tree_end(struct tree *tree)
 {
-    forget(&tree->last);
     if (tree->sysfs < 0) return;
+    tree_pen_end(&tree->pen);
+    forget_facts(&tree->facts);
+    forget(&tree->last);
     close_all(tree);
     if (!tree->stays) ctl_tree_remove(AT_FDCWD, tree->path);
 }

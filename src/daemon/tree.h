@@ -2,12 +2,14 @@
  * rbondd's. State, GIDs and devices follow each change at once; counters every second while a
  * program has a device open. A thread of its own writes, from records that the loop has copied.
  *   tree.c        when, and which directories
+ *   tree_pen.c    the thread
  *   tree_sysfs.c  what the files of a device say */
 #ifndef RBOND_DAEMON_TREE_H
 #define RBOND_DAEMON_TREE_H
 
 #include "ctl/tree.h"
 #include "daemon/lists.h"
+#include <pthread.h>
 #include <uv.h>
 
 #define TREE_PERIOD_MS 1000 /* between two looks at the counters */
@@ -27,6 +29,27 @@ void tree_counters_write(int sysfs, const char *device, const struct records *st
 /* The device's entry of SYS_CLASS/infiniband_verbs, whose descriptor is `verbs`. */
 void tree_uverbs_write(int verbs, const struct ctl_dev *dev);
 
+/* ---- tree_pen.c: a thread that writes when told to ---------------------------------------- */
+
+/* Not libuv's pool: its loop spins until the thread that woke it has gone on, and a loop of realtime
+ * priority keeps that thread from its processor meanwhile. Here nobody waits for anybody. */
+struct tree_pen {
+    void (*write)(void *arg); /* on the thread */
+    void *arg;
+    int order, done; /* eventfds; `done` is readable after a write */
+    _Atomic bool ends;
+    pthread_t thread;
+};
+
+/* Starts it: 0 or a negative errno. */
+int tree_pen_start(struct tree_pen *pen, void (*write)(void *arg), void *arg);
+/* Lets it write. What `write` reads is the thread's until tree_pen_done. */
+void tree_pen_order(struct tree_pen *pen);
+/* Takes the news from `done`. True: it has written. */
+bool tree_pen_done(struct tree_pen *pen);
+/* Waits for what it is at. */
+void tree_pen_end(struct tree_pen *pen);
+
 /* ---- tree.c ------------------------------------------------------------------------------- */
 
 struct tree {
@@ -35,12 +58,13 @@ struct tree {
     char path[CTL_TREE_LEN];
     int sysfs, verbs, nodes; /* its three directories; -1: there is no tree */
     uv_timer_t timer;        /* while functions are open */
-    uv_work_t work;
-    bool writing, again;      /* the thread is at it; more has changed meanwhile */
-    bool whole;               /* what it writes: everything, or counters */
-    bool stays;               /* programs live on without rbondd: they may look there */
-    struct tree_facts facts;  /* the thread's while it writes */
-    struct records last;      /* the stats that the files show */
+    struct tree_pen pen;
+    uv_poll_t written; /* pen.done */
+    bool writing, again;     /* the thread is at it; more has changed meanwhile */
+    bool whole;              /* what it writes: everything, or counters */
+    bool stays;              /* programs live on without rbondd: they may look there */
+    struct tree_facts facts; /* the thread's while it writes */
+    struct records last;     /* the stats that the files show */
 };
 
 /* Makes the directories beside `socket`, or takes those over that are there. Without them (a line
