@@ -2,6 +2,7 @@
  * unshare, so that its root and working directory stay what they are. Mounts of the host go on
  * arriving in it (they are slaves); ours stay inside. */
 #include "cli/environ.h"
+#include "ctl/client.h"
 #include "ctl/tree.h"
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -11,9 +12,14 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#define AWAIT_MS 2000
+#define LOOK_MS 5
 
 static bool wanted(void)
 {
@@ -78,11 +84,43 @@ static bool own_namespace(void)
     return !has_capabilities() && user_namespace_serves() && own_user_namespace() && own_mounts();
 }
 
+/* A device's node is what rbondd makes last of it. */
+static bool has_nodes(const char *tree, const struct ctl_dev *dev, size_t count)
+{
+    char node[CTL_TREE_LEN + CTL_NAME_LEN + 32];
+    struct stat st;
+
+    for (size_t i = 0; i < count; i++) {
+        snprintf(node, sizeof node, "%s/dev/infiniband/%.*s", tree, CTL_NAME_LEN, dev[i].name);
+        if (lstat(node, &st)) return false;
+    }
+    return true;
+}
+
+/* rbondd answers the command that makes a device before the tree has it; a program that is started
+ * next looks for its files at once. */
+static void await_devices(const char *tree)
+{
+    struct ctl_client *client;
+    struct ctl_reply reply;
+
+    if (ctl_connect(&client, NULL)) return;
+    if (!ctl_call(client, CTL_DEV_LIST, NULL, 0, sizeof(struct ctl_dev), &reply)) {
+        for (int ms = 0; ms < AWAIT_MS && !has_nodes(tree, reply.records, reply.count);
+             ms += LOOK_MS)
+            nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000L}, NULL);
+    }
+    ctl_reply_free(&reply);
+    ctl_close(client);
+}
+
 void environ_make(void)
 {
     char tree[CTL_TREE_LEN], class[CTL_TREE_LEN + 16], dev[CTL_TREE_LEN + 16];
 
-    if (!wanted() || !ctl_tree_find(tree)) return;
+    if (!ctl_tree_find(tree)) return;
+    await_devices(tree);
+    if (!wanted()) return;
     snprintf(class, sizeof class, "%s/sys/class", tree);
     snprintf(dev, sizeof dev, "%s/dev", tree);
     /* A program that was itself started so has them already. */
