@@ -9,6 +9,8 @@
 
 #define REMOTE_CHANGES (HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_ATOMIC)
 #define WINDOW_ACCESS (REMOTE_CHANGES | HCA_ACCESS_REMOTE_READ)
+/* Local write is what programs ask for along with remote write: a window has no such thing. */
+#define BIND_ACCESS (WINDOW_ACCESS | HCA_ACCESS_ZERO_BASED | (uint32_t)HCA_ACCESS_LOCAL_WRITE)
 
 int hca_mw_alloc(struct hca *hca, uint32_t pd, enum hca_mw_type type, struct hca_mw **out)
 {
@@ -70,7 +72,7 @@ static bool bind(struct hca_qp *qp, const struct hca_send_wr *wr)
 {
     struct region *w = region_named(qp->hca, wr->rkey), *r = NULL;
     if (!w || (w->kind != REGION_MW_1 && w->kind != REGION_MW_2) || w->pd != qp->pd) return false;
-    if (wr->bind_access & ~(WINDOW_ACCESS | (uint32_t)HCA_ACCESS_ZERO_BASED)) return false;
+    if (wr->bind_access & ~BIND_ACCESS) return false;
     /* o10-36.2.2: no zero based window of type 1. o10-37.2.30 and .40: type 2 is bound while free,
      * and not to nothing. */
     if (w->kind == REGION_MW_1 && (wr->bind_access & HCA_ACCESS_ZERO_BASED)) return false;

@@ -1,6 +1,7 @@
 /* Opening and closing a device: one context is one function. */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/mr.h"
 #include "verbs/real.h"
 #include <fcntl.h>
 #include <stdlib.h>
@@ -13,6 +14,9 @@ static void fill_ops(struct verbs_context *v)
     v->context.ops.post_send = rb_post_send;
     v->context.ops.post_recv = rb_post_recv;
     v->context.ops.post_srq_recv = rb_post_srq_recv;
+    v->context.ops.alloc_mw = rb_alloc_mw;
+    v->context.ops.bind_mw = rb_bind_mw;
+    v->context.ops.dealloc_mw = rb_dealloc_mw;
     v->query_port = rb_query_port;
     v->query_device_ex = rb_query_device_ex;
     v->query_rt_values = rb_query_rt_values;
@@ -28,6 +32,11 @@ static void fill_ops(struct verbs_context *v)
     v->open_xrcd = rb_open_xrcd;
     v->close_xrcd = rb_close_xrcd;
     v->open_qp = rb_open_qp;
+    v->alloc_null_mr = rb_alloc_null_mr;
+    v->advise_mr = rb_advise_mr;
+    v->alloc_dm = rb_alloc_dm;
+    v->free_dm = rb_free_dm;
+    v->reg_dm_mr = rb_reg_dm_mr;
     refuse_the_rest(v);
 }
 

@@ -1,18 +1,23 @@
 /* Memory regions. The adapter reads and writes the program's memory by its own pointers:
  * registering must find out what the kernel would by pinning, that the range is mapped and may be
  * written. */
+#include "verbs/mr.h"
+#include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/pages.h"
 #include "verbs/real.h"
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #undef ibv_reg_mr
 #undef ibv_reg_mr_iova
 
-#define WRITES                                                                                     \
-    ((unsigned)(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC))
+bool mr_writes(unsigned access)
+{
+    return access & (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC);
+}
 
-static bool access_writes(unsigned access) { return access & WRITES; }
+/* ---- registering ------------------------------------------------------------------------- */
 
 /* The whole address space, as ibv_reg_mr(3) has it. */
 static bool is_implicit(const void *addr, size_t length, unsigned access)
@@ -23,43 +28,63 @@ static bool is_implicit(const void *addr, size_t length, unsigned access)
 /* 0, or an errno where the memory cannot be registered so. On demand nothing need be there yet. */
 static int check_memory(void *addr, size_t length, uint64_t iova, unsigned access)
 {
-    if (!(access & IBV_ACCESS_ON_DEMAND)) return pages_probe(addr, length, access_writes(access));
+    if (!(access & IBV_ACCESS_ON_DEMAND)) return pages_probe(addr, length, mr_writes(access));
     if (!pages_on_demand()) return EOPNOTSUPP;
     if (is_implicit(addr, length, access) && (iova || (access & IBV_ACCESS_HUGETLB))) return EINVAL;
     return 0;
 }
 
-static struct ibv_mr *reg(struct ibv_pd *ibv, void *addr, size_t length, uint64_t iova,
-                          unsigned access)
+/* Of the optional flags (they may be ignored, says ibv_reg_mr(3)) one has a meaning here. */
+static unsigned without_hints(unsigned access)
+{
+    return access & ~(IBV_ACCESS_OPTIONAL_RANGE & ~(unsigned)IBV_ACCESS_RELAXED_ORDERING);
+}
+
+static int in_adapter(struct rb_mr *mr, const struct rb_pd *pd, const struct mr_memory *m)
+{
+    struct function *f = rb_context(pd->ibv.context)->f;
+    int rc = function_lock(f);
+    if (rc) return rc;
+    rc = m->kind == MR_NULL ? hca_mr_reg_null(f->hca, pd->num, &mr->hca)
+                            : hca_mr_reg(f->hca, pd->num, m->addr, m->length, m->iova,
+                                         without_hints(m->access), &mr->hca);
+    function_unlock(f);
+    return rc;
+}
+
+struct rb_mr *mr_register(struct ibv_pd *ibv, const struct mr_memory *m)
 {
     struct rb_pd *pd = rb_pd(ibv);
     if (!pd) return fail_with(EINVAL);
-    struct rb_context *ctx = rb_context(ibv->context);
-
-    /* Of the optional flags (they may be ignored, says ibv_reg_mr(3)) one has a meaning here. */
-    access &= ~(IBV_ACCESS_OPTIONAL_RANGE & ~(unsigned)IBV_ACCESS_RELAXED_ORDERING);
-    int rc = check_memory(addr, length, iova, access);
-    if (rc) return fail_with(rc);
     struct rb_mr *mr = calloc(1, sizeof *mr);
     if (!mr) return fail_with(ENOMEM);
-    rc = function_lock(ctx->f);
-    if (rc == 0) {
-        rc = hca_mr_reg(ctx->f->hca, pd->num, addr, length, iova, access, &mr->hca);
-        function_unlock(ctx->f);
-    }
+    int rc = in_adapter(mr, pd, m);
     if (rc) {
         free(mr);
         return fail_with(rc);
     }
     atomic_fetch_add(&pd->refs, 1);
-    mr->tag = tag_new(ctx, RB_MR);
+    mr->tag = tag_new(rb_context(ibv->context), RB_MR);
+    mr->kind = m->kind;
+    mr->iova = m->iova;
+    mr->access = m->access;
     mr->ibv = (struct ibv_mr){.context = ibv->context,
                               .pd = ibv,
-                              .addr = addr,
-                              .length = length,
+                              .length = m->length,
                               .handle = mr->tag.id,
                               .lkey = hca_mr_lkey(mr->hca),
                               .rkey = hca_mr_rkey(mr->hca)};
+    return mr;
+}
+
+static struct ibv_mr *reg(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
+                          unsigned access)
+{
+    int rc = check_memory(addr, length, iova, access);
+    if (rc) return fail_with(rc);
+    struct rb_mr *mr = mr_register(pd, &(struct mr_memory){addr, length, iova, access, MR_MEMORY});
+    if (!mr) return NULL;
+    mr->ibv.addr = addr;
     return &mr->ibv;
 }
 
@@ -86,6 +111,16 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len
     return reg(pd, addr, length, iova, access);
 }
 
+struct ibv_mr *rb_alloc_null_mr(struct ibv_pd *pd)
+{
+    struct rb_mr *mr = mr_register(pd, &(struct mr_memory){.length = SIZE_MAX, .kind = MR_NULL});
+    if (!mr) return NULL;
+    mr->ibv.rkey = 0; /* it is not exposed as one */
+    return &mr->ibv;
+}
+
+/* ---- and back ---------------------------------------------------------------------------- */
+
 EXPORT int ibv_dereg_mr(struct ibv_mr *ibv)
 {
     if (!context_is_ours(ibv->context)) return REAL(ibv_dereg_mr, "IBVERBS_1.1")(ibv);
@@ -101,24 +136,64 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *ibv)
     } /* in a forked child the object goes, the region stays with the parent */
     struct rb_pd *pd = rb_pd(ibv->pd);
     if (pd) atomic_fetch_sub(&pd->refs, 1);
+    if (mr->dm) atomic_fetch_sub(&mr->dm->refs, 1);
+    if (mr->mapping) munmap(mr->mapping, mr->mapping_len);
     mr->tag.magic = 0;
     free(mr);
     return 0;
 }
 
-EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length,
-                        int access)
+/* ---- changing ---------------------------------------------------------------------------- */
+
+/* Nothing has changed: the old region is as good as it was. */
+static int input_error(int error)
 {
-    if (!context_is_ours(mr->context))
-        return REAL(ibv_rereg_mr, "IBVERBS_1.1")(mr, flags, pd, addr, length, access);
-    errno = EOPNOTSUPP;
+    errno = error;
     return IBV_REREG_MR_ERR_INPUT;
 }
 
-EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length,
-                                        uint64_t iova, int fd, int access)
+static int rereg(struct rb_mr *mr, const struct mr_memory *m, const struct rb_pd *pd)
 {
-    if (!context_is_ours(pd->context))
-        return REAL(ibv_reg_dmabuf_mr, "IBVERBS_1.12")(pd, offset, length, iova, fd, access);
-    return fail_with(EOPNOTSUPP);
+    struct function *f = rb_context(mr->ibv.context)->f;
+    int rc = function_lock(f);
+    if (rc) return rc;
+    rc = -hca_mr_rereg(f->hca, mr->hca, pd->num, m->addr, m->length, m->iova,
+                       without_hints(m->access));
+    function_unlock(f);
+    return rc;
+}
+
+/* The keys stay. */
+EXPORT int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, size_t length,
+                        int access)
+{
+    if (!context_is_ours(ibv->context))
+        return REAL(ibv_rereg_mr, "IBVERBS_1.1")(ibv, flags, pd, addr, length, access);
+
+    struct rb_mr *mr = rb_mr(ibv);
+    if (!mr || mr->kind != MR_MEMORY) return input_error(EINVAL);
+    if (!flags || (flags & ~IBV_REREG_MR_FLAGS_SUPPORTED)) return input_error(EINVAL);
+    if ((flags & IBV_REREG_MR_CHANGE_TRANSLATION) && (!addr || !length)) return input_error(EINVAL);
+    if (access && !(flags & IBV_REREG_MR_CHANGE_ACCESS)) return input_error(EINVAL);
+    if (!(flags & IBV_REREG_MR_CHANGE_PD)) pd = ibv->pd;
+    if (!rb_pd(pd) || pd->context != ibv->context) return input_error(EINVAL);
+
+    struct mr_memory m = {ibv->addr, ibv->length, mr->iova, mr->access, MR_MEMORY};
+    if (flags & IBV_REREG_MR_CHANGE_TRANSLATION) {
+        m.addr = addr;
+        m.length = length;
+        m.iova = (uintptr_t)addr;
+    }
+    if (flags & IBV_REREG_MR_CHANGE_ACCESS) m.access = (unsigned)access;
+    int rc = check_memory(m.addr, m.length, m.iova, m.access);
+    if (rc == 0) rc = rereg(mr, &m, rb_pd(pd));
+    if (rc) return input_error(rc);
+    atomic_fetch_add(&rb_pd(pd)->refs, 1);
+    atomic_fetch_sub(&rb_pd(ibv->pd)->refs, 1);
+    ibv->pd = pd;
+    ibv->addr = m.addr;
+    ibv->length = m.length;
+    mr->iova = m.iova;
+    mr->access = m.access;
+    return 0;
 }

@@ -5,9 +5,9 @@
  *   device.c context.c          the list, opening            real.c         the real libibverbs
  *   function.c worker.c         the adapter's driver         publish.c      its counters page
  *   hold.c                      acknowledgements that wait for company
- *   pages.c                     the program's memory, page by page
+ *   mr.c mr_ex.c mw.c dm.c dmabuf.c odp.c      memory, which pages.c knows page by page
  *   mcast.c                     groups: the adapter's and the socket's
- *   pd.c mr.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
+ *   pd.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
  *   qp_open.c xrcd.c            XRC: targets with more handles, domains
  *   comp_cntr.c                 completion counters, refused
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported
@@ -44,6 +44,7 @@ struct rb_context {
     int async_wr; /* the writing end of ibv.async_fd */
     _Atomic uint32_t handles;
     _Atomic uint32_t holds; /* qp_open.c: the program's, and QPs of it opened in other contexts */
+    _Atomic size_t dm_used; /* bytes of device memory */
     struct verbs_context v; /* last: v.context is what the program holds */
 };
 
@@ -57,6 +58,10 @@ enum rb_magic {
     RB_SRQ = 0x72625006,
     RB_AH = 0x72625007,
     RB_TD = 0x72625008,
+    RB_MW = 0x72625009,
+    RB_DM = 0x7262500a,
+    RB_DMAH = 0x7262500b,
+    RB_BUF = 0x7262500c,
     RB_XRCD = 0x72625010,
 };
 
@@ -92,10 +97,27 @@ struct pd_ring {
     uint64_t resource; /* enum rbonddv_resource_type */
 };
 
+enum rb_mr_kind { MR_MEMORY, MR_NULL, MR_DM, MR_DMABUF };
+
 struct rb_mr {
     struct ibv_mr ibv;
     struct rb_tag tag;
     struct hca_mr *hca;
+    enum rb_mr_kind kind;
+    uint64_t iova;
+    unsigned access;
+    struct rb_dm *dm; /* what it is of */
+    void *mapping;    /* MR_DMABUF */
+    size_t mapping_len;
+};
+
+struct rb_dm {
+    struct ibv_dm ibv;
+    struct rb_tag tag;
+    uint8_t *at;
+    size_t length;
+    int fd;
+    _Atomic uint32_t refs; /* regions */
 };
 
 struct rb_channel {

@@ -2,6 +2,7 @@
  * once: the poster drives the output. */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/mr.h"
 #include <string.h>
 
 #define SEND_FLAGS                                                                                 \
@@ -51,6 +52,8 @@ static int convert(const struct rb_qp *qp, const struct ibv_send_wr *from, struc
         to->compare_add = from->wr.atomic.compare_add;
         to->swap = from->wr.atomic.swap;
         break;
+    case IBV_WR_BIND_MW:
+        return mw_convert(from->bind_mw.mw, from->bind_mw.rkey, &from->bind_mw.bind_info, to);
     default: return EINVAL;
     }
     return 0;

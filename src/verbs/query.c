@@ -2,6 +2,8 @@
  * rbondd's page; the limits are hca/hca.h's. */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/mr.h"
+#include "verbs/pages.h"
 #include "verbs/real.h"
 #include "wire/port_speed.h"
 #include <endian.h>
@@ -53,12 +55,15 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->max_qp_wr = HCA_MAX_WR;
     a->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
                           IBV_DEVICE_UD_AV_PORT_ENFORCE | IBV_DEVICE_PORT_ACTIVE_EVENT |
-                          IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_SRQ_RESIZE | IBV_DEVICE_XRC;
+                          IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_SRQ_RESIZE |
+                          IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B |
+                          IBV_DEVICE_MEM_MGT_EXTENSIONS | IBV_DEVICE_XRC;
     a->max_sge = HCA_MAX_SGE;
     a->max_sge_rd = HCA_MAX_SGE;
     a->max_cq = MAX_CQS;
     a->max_cqe = HCA_MAX_CQE;
     a->max_mr = MAX_OBJECTS;
+    a->max_mw = MAX_OBJECTS;
     a->max_pd = MAX_OBJECTS;
     a->max_qp_rd_atom = HCA_MAX_RD_ATOMIC;
     a->max_qp_init_rd_atom = HCA_MAX_RD_ATOMIC;
@@ -85,6 +90,20 @@ EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr 
     return 0;
 }
 
+/* All memory is brought in as it is used, whatever the operation. */
+static void describe_odp(struct ibv_device_attr_ex *ex)
+{
+    const uint32_t ud = IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_SRQ_RECV;
+    const uint32_t uc = ud | IBV_ODP_SUPPORT_WRITE;
+    const uint32_t rc = uc | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC;
+
+    ex->odp_caps.general_caps = IBV_ODP_SUPPORT | IBV_ODP_SUPPORT_IMPLICIT;
+    ex->odp_caps.per_transport_caps.rc_odp_caps = rc;
+    ex->odp_caps.per_transport_caps.uc_odp_caps = uc;
+    ex->odp_caps.per_transport_caps.ud_odp_caps = ud;
+    ex->xrc_odp_caps = rc;
+}
+
 int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
                        struct ibv_device_attr_ex *attr, size_t len)
 {
@@ -103,6 +122,8 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
     ex.cq_mod_caps.max_cq_count = UINT16_MAX;
     ex.cq_mod_caps.max_cq_period = UINT16_MAX;
     ex.phys_port_cnt_ex = 1;
+    ex.max_dm_size = DM_MAX;
+    if (pages_on_demand()) describe_odp(&ex);
     memset(attr, 0, len);
     memcpy(attr, &ex, len < sizeof ex ? len : sizeof ex);
     return 0;

@@ -14,28 +14,16 @@ static void *refuse_pointer(void) { return fail_with(EOPNOTSUPP); }
  * reaches it only through verbs that we do not wrap yet, and finds a refusal wherever it looks. */
 static void (*const refusals[512])(void) = {[0 ... 511] = (void (*)(void))refuse_int};
 
-static void refuse_mw(struct ibv_context_ops *ops)
-{
-    ops->alloc_mw = (__typeof__(ops->alloc_mw))(void (*)(void))refuse_pointer;
-    ops->bind_mw = (__typeof__(ops->bind_mw))(void (*)(void))refuse_int;
-    ops->dealloc_mw = (__typeof__(ops->dealloc_mw))(void (*)(void))refuse_int;
-}
-
 void refuse_the_rest(struct verbs_context *v)
 {
 #define INT(op)                                                                                    \
     if (!v->op) v->op = (__typeof__(v->op))(void (*)(void))refuse_int
 #define POINTER(op)                                                                                \
     if (!v->op) v->op = (__typeof__(v->op))(void (*)(void))refuse_pointer
-    INT(advise_mr);
-    POINTER(alloc_null_mr);
     INT(read_counters);
     INT(attach_counters_point_flow);
     POINTER(create_counters);
     INT(destroy_counters);
-    POINTER(reg_dm_mr);
-    POINTER(alloc_dm);
-    INT(free_dm);
     INT(modify_flow_action_esp);
     INT(destroy_flow_action);
     POINTER(create_flow_action_esp);
@@ -49,7 +37,6 @@ void refuse_the_rest(struct verbs_context *v)
     POINTER(ibv_create_flow);
 #undef INT
 #undef POINTER
-    refuse_mw(&v->context.ops);
     v->priv = (struct verbs_ex_private *)refusals;
 }
 

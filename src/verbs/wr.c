@@ -4,6 +4,7 @@
  * then posts none (ibv_wr_post(3)). */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/mr.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,15 +14,15 @@ uint64_t wr_operations(enum ibv_qp_type type)
 {
     const uint64_t send = IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_SEND_WITH_IMM;
     const uint64_t write = IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM;
+    const uint64_t local = IBV_QP_EX_WITH_LOCAL_INV | IBV_QP_EX_WITH_BIND_MW;
 
     switch (type) {
     case IBV_QPT_UD: return send;
-    case IBV_QPT_UC: return send | write;
+    case IBV_QPT_UC: return send | write | local;
     case IBV_QPT_RC:
     case IBV_QPT_XRC_SEND:
         return send | write | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
-               IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_LOCAL_INV |
-               IBV_QP_EX_WITH_SEND_WITH_INV;
+               IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_SEND_WITH_INV | local;
     default: return 0;
     }
 }
@@ -136,6 +137,14 @@ static void wr_local_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 {
     struct hca_send_wr *wr = begin(ex, HCA_WR_LOCAL_INV);
     if (wr) wr->inv_rkey = rkey;
+}
+
+static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey,
+                       const struct ibv_mw_bind_info *info)
+{
+    struct hca_send_wr *wr = begin(ex, HCA_WR_BIND_MW);
+    int rc = wr ? mw_convert(mw, rkey, info, wr) : 0;
+    if (rc) note(of(ex), rc);
 }
 
 static struct hca_send_wr *begin_remote(struct ibv_qp_ex *ex, enum hca_wr_opcode opcode,
@@ -255,12 +264,6 @@ static void set_inline_data(struct ibv_qp_ex *ex, void *addr, size_t length)
 
 /* ---- what is not there ------------------------------------------------------------------- */
 
-static void refuse_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey,
-                           const struct ibv_mw_bind_info *info)
-{
-    note(of(ex), EOPNOTSUPP);
-}
-
 static void refuse_tso(struct ibv_qp_ex *ex, void *hdr, uint16_t len, uint16_t mss)
 {
     note(of(ex), EOPNOTSUPP);
@@ -285,6 +288,7 @@ void wr_fill(struct rb_qp *qp)
     ex->wr_send_imm = wr_send_imm;
     ex->wr_send_inv = wr_send_inv;
     ex->wr_local_inv = wr_local_inv;
+    ex->wr_bind_mw = wr_bind_mw;
     ex->wr_rdma_write = wr_rdma_write;
     ex->wr_rdma_write_imm = wr_rdma_write_imm;
     ex->wr_rdma_read = wr_rdma_read;
@@ -295,7 +299,6 @@ void wr_fill(struct rb_qp *qp)
     ex->wr_set_sge_list = set_sge_list;
     ex->wr_set_inline_data = set_inline_data;
     ex->wr_set_inline_data_list = set_inline_data_list;
-    ex->wr_bind_mw = refuse_bind_mw;
     ex->wr_send_tso = refuse_tso;
     ex->wr_set_xrc_srqn = set_xrc_srqn;
     ex->wr_atomic_write = refuse_atomic_write;

@@ -173,7 +173,7 @@ enum wrong {
     NULL_REGION,
     BELOW,
     ABOVE,
-    LOCAL_ACCESS,
+    FOREIGN_ACCESS,
     ZERO_BASED_TYPE_1,
     EMPTY_TYPE_2,
     WRONGS
@@ -210,7 +210,7 @@ static void spoil(struct hca_send_wr *wr, enum wrong wrong)
         break;
     case BELOW: wr->remote_addr = va(0) - 1; break;
     case ABOVE: wr->bind_length = BED_MEM; break;
-    case LOCAL_ACCESS: wr->bind_access |= HCA_ACCESS_LOCAL_WRITE; break;
+    case FOREIGN_ACCESS: wr->bind_access |= HCA_ACCESS_MW_BIND; break;
     case ZERO_BASED_TYPE_1:
         wr->rkey = hca_mw_rkey(window(HCA_MW_TYPE_1));
         wr->bind_access |= HCA_ACCESS_ZERO_BASED;

@@ -90,6 +90,9 @@ static void posts_all_or_none_through_wr(void **state)
     assert_int_equal(ibv_wr_complete(ex), ENOMEM);
     ibv_wr_start(ex);
     ibv_wr_bind_mw(ex, NULL, 0, NULL);
+    assert_int_equal(ibv_wr_complete(ex), EINVAL);
+    ibv_wr_start(ex);
+    ibv_wr_send_tso(ex, NULL, 0, 0);
     assert_int_equal(ibv_wr_complete(ex), EOPNOTSUPP);
     ibv_wr_start(ex);
     ibv_wr_abort(ex);

@@ -25,7 +25,7 @@ ip link set vb up
 "$1" >"$dir/log" 2>&1 &
 daemon=$!
 for i in $(seq 100); do
-    [ -S "$RBOND_SOCKET" ] && break
+    grep -q "listens at" "$dir/log" && break
     sleep 0.05
 done
 # A program built with a sanitizer wants its runtime first; the build says so by EDGE_PRELOAD.
