@@ -45,6 +45,10 @@ void qp_free(struct rb_qp *qp);
  * only one. */
 bool qp_leave(struct rb_qp *qp);
 
+/* context.c: another context of the one that the descriptor is of. 0 or an errno: ENODEV where it is
+ * none of ours, EOPNOTSUPP where it is another process's. */
+int context_import(int cmd_fd, struct ibv_context **out);
+
 /* refuse.c: fills every operation that is still NULL with one that gives EOPNOTSUPP. */
 void refuse_the_rest(struct verbs_context *v);
 

@@ -238,7 +238,7 @@ static int detach(struct rb_cq *cq)
         if (channel)
             cq->comp_events -= events_purge(channel->ibv.fd, channel->wr_fd,
                                             sizeof(struct ib_uverbs_comp_event_desc), element);
-        cq->async_events -= events_purge_async(f, f->ctx, cq);
+        cq->async_events -= events_purge_async(f, rb_context(cq->ex.context), cq);
     }
     function_unlock(f);
     return rc;

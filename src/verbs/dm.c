@@ -2,6 +2,7 @@
  * It is reached by offsets from its start, of 4 bytes as on adapters (ibv_alloc_dm(3)). */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/import.h"
 #include "verbs/mr.h"
 #include "verbs/newer.h"
 #include "verbs/real.h"
@@ -41,17 +42,22 @@ static int copy_from(void *to, struct ibv_dm *ibv, uint64_t offset, size_t lengt
     return rc;
 }
 
+static int map_memfd(struct rb_dm *dm, size_t length)
+{
+    void *at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, dm->fd, 0);
+    if (at == MAP_FAILED) return errno;
+    dm->at = at;
+    dm->length = length;
+    return 0;
+}
+
 /* Maps `length` bytes of new memory. 0 or an errno. */
 static int map(struct rb_dm *dm, size_t length)
 {
     dm->fd = memfd_create("rbond device memory", MFD_CLOEXEC);
     if (dm->fd < 0) return errno;
     if (ftruncate(dm->fd, (off_t)length) != 0) return errno;
-    void *at = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, dm->fd, 0);
-    if (at == MAP_FAILED) return errno;
-    dm->at = at;
-    dm->length = length;
-    return 0;
+    return map_memfd(dm, length);
 }
 
 static void dm_free(struct rb_dm *dm)
@@ -72,6 +78,13 @@ static bool take(struct rb_context *ctx, size_t length)
     return true;
 }
 
+static void dm_fill(struct rb_dm *dm, struct ibv_context *context, struct rb_tag tag)
+{
+    dm->tag = tag;
+    dm->ibv = (struct ibv_dm){
+        .context = context, .memcpy_to_dm = copy_to, .memcpy_from_dm = copy_from, .handle = tag.id};
+}
+
 struct ibv_dm *rb_alloc_dm(struct ibv_context *context, struct ibv_alloc_dm_attr *attr)
 {
     struct rb_context *ctx = rb_context(context);
@@ -85,12 +98,31 @@ struct ibv_dm *rb_alloc_dm(struct ibv_context *context, struct ibv_alloc_dm_attr
         atomic_fetch_sub(&ctx->dm_used, attr->length);
         return fail_with(rc);
     }
-    dm->tag = tag_new(ctx, RB_DM);
-    dm->ibv = (struct ibv_dm){.context = context,
-                              .memcpy_to_dm = copy_to,
-                              .memcpy_from_dm = copy_from,
-                              .handle = dm->tag.id};
+    dm_fill(dm, context, tag_new(ctx, RB_DM));
+    export_add(ctx->f, &dm->export, dm->tag);
     return &dm->ibv;
+}
+
+struct ibv_dm *dm_again(struct ibv_context *context, const struct rb_dm *from)
+{
+    struct rb_dm *dm = calloc(1, sizeof *dm);
+    if (!dm) return fail_with(ENOMEM);
+    list_init(&dm->export.link);
+    dm->imported = true;
+    dm->fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 0);
+    int rc = dm->fd < 0 ? errno : map_memfd(dm, from->length);
+    if (rc) {
+        dm_free(dm);
+        return fail_with(rc);
+    }
+    dm_fill(dm, context, from->tag);
+    return &dm->ibv;
+}
+
+void dm_unimport(struct ibv_dm *ibv)
+{
+    struct rb_dm *dm = rb_dm(ibv);
+    if (dm && dm->imported) rb_free_dm(ibv);
 }
 
 int rb_free_dm(struct ibv_dm *ibv)
@@ -98,7 +130,8 @@ int rb_free_dm(struct ibv_dm *ibv)
     struct rb_dm *dm = rb_dm(ibv);
     if (!dm) return EINVAL;
     if (atomic_load(&dm->refs)) return EBUSY;
-    atomic_fetch_sub(&rb_context(ibv->context)->dm_used, dm->length);
+    if (!dm->imported) atomic_fetch_sub(&rb_context(ibv->context)->dm_used, dm->length);
+    export_del(rb_context(ibv->context)->f, &dm->export);
     dm_free(dm);
     return 0;
 }

@@ -81,13 +81,38 @@ static bool put_async(struct rb_context *ctx, uint64_t element, enum ibv_event_t
     return write(ctx->async_wr, &desc, sizeof desc) == sizeof desc;
 }
 
-void events_port(struct function *f, enum ibv_event_type type)
+static void note_port(struct rb_context *ctx, enum ibv_event_type type)
 {
     /* Where both wait, the newer one is what is true. */
     if (type == IBV_EVENT_PORT_ACTIVE || type == IBV_EVENT_PORT_ERR)
-        f->late_port &= ~(1u << IBV_EVENT_PORT_ACTIVE | 1u << IBV_EVENT_PORT_ERR);
-    f->late_port |= 1u << type;
+        ctx->late_port &= ~(1u << IBV_EVENT_PORT_ACTIVE | 1u << IBV_EVENT_PORT_ERR);
+    ctx->late_port |= 1u << type;
+}
+
+void events_port(struct function *f, enum ibv_event_type type)
+{
+    note_port(f->ctx, type);
+    list_for_each (node, &f->imports) note_port(container_of(node, struct rb_context, link), type);
+    f->ports_late = true;
     events_deliver(f);
+}
+
+/* True: all are in the pipe. */
+static bool deliver_port(struct rb_context *ctx)
+{
+    for (uint32_t left = ctx->late_port; left; left &= left - 1) {
+        enum ibv_event_type type = (enum ibv_event_type)__builtin_ctz(left);
+        if (put_async(ctx, 1, type)) ctx->late_port &= ~(1u << type);
+    }
+    return ctx->late_port == 0;
+}
+
+static void deliver_ports(struct function *f)
+{
+    bool all = deliver_port(f->ctx);
+    list_for_each (node, &f->imports)
+        all &= deliver_port(container_of(node, struct rb_context, link));
+    f->ports_late = !all;
 }
 
 static void deliver_qp(struct function *f, struct rb_qp *qp)
@@ -128,7 +153,9 @@ static bool deliver_async(struct function *f, const struct hca_event *event)
         deliver_handles(f, event->owner, 1u << event->type);
         return true;
     }
-    if (!put_async(f->ctx, element, (enum ibv_event_type)event->type)) return false;
+    struct ibv_context *context = of_cq ? ((struct rb_cq *)event->owner)->ex.context
+                                        : ((struct ibv_srq *)event->owner)->context;
+    if (!put_async(rb_context(context), element, (enum ibv_event_type)event->type)) return false;
     if (of_cq)
         ((struct rb_cq *)event->owner)->async_events++;
     else
@@ -166,16 +193,13 @@ static void retry_unsent(struct function *f)
 /* Until the pipe is full: what does not fit waits, in order, in the adapter. */
 static void deliver_all_async(struct function *f)
 {
-    for (uint32_t left = f->late_port; left; left &= left - 1) {
-        enum ibv_event_type type = (enum ibv_event_type)__builtin_ctz(left);
-        if (put_async(f->ctx, 1, type)) f->late_port &= ~(1u << type);
-    }
+    if (f->ports_late) deliver_ports(f);
     if (f->qps_late) retry_qps(f);
     while (f->is_late || hca_next_event(f->hca, &f->late)) {
         f->is_late = !deliver_async(f, &f->late);
         if (f->is_late) break;
     }
-    if (f->is_late || f->late_port || f->qps_late) f->unsent = true;
+    if (f->is_late || f->ports_late || f->qps_late) f->unsent = true;
 }
 
 void events_deliver(struct function *f)

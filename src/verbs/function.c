@@ -1,6 +1,7 @@
 /* See function.h: opens a function, drives its adapter. */
 #include "verbs/function.h"
 #include "base/must.h"
+#include "verbs/import.h"
 #include "verbs/pages.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -307,6 +308,8 @@ int function_open(struct rb_context *ctx, const char *device, struct function **
     f->doorbell = f->owner = -1;
     list_init(&f->qps);
     list_init(&f->cqs);
+    list_init(&f->imports);
+    list_init(&f->exports);
     pthread_mutex_init(&f->lock, NULL);
 
     int rc = ask(f, device);
@@ -334,6 +337,7 @@ void function_close(struct function *f)
     if (f->owner >= 0) close(f->owner);
     if (f->port) f->port->ops->close(f->port);
     if (f->hca) hca_free(f->hca);
+    import_free_all(f);
     if (f->page) munmap((void *)f->page, sizeof *f->page);
     if (f->out) munmap(f->out, sizeof *f->out);
     if (f->ctl) ctl_close(f->ctl);

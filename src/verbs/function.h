@@ -46,7 +46,9 @@ struct function {
     bool is_late;                   /* `late` does, before those in the adapter */
     struct hca_event late;
     bool qps_late;                  /* rb_qp.late does, somewhere */
-    uint32_t late_port;             /* 1 << enum ibv_event_type: of the port or device */
+    bool ports_late;                /* rb_context.late_port of some context does */
+    struct list imports;            /* rb_context.link: imported from `ctx` */
+    struct list exports;            /* rb_export.link: what they may import */
     bool fatal;                     /* the device has gone */
     uint8_t next_bucket;
     uint32_t memberships; /* in out->membership */

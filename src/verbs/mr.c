@@ -4,6 +4,7 @@
 #include "verbs/mr.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/import.h"
 #include "verbs/pages.h"
 #include "verbs/real.h"
 #include <stdlib.h>
@@ -74,6 +75,7 @@ struct rb_mr *mr_register(struct ibv_pd *ibv, const struct mr_memory *m)
                               .handle = mr->tag.id,
                               .lkey = hca_mr_lkey(mr->hca),
                               .rkey = hca_mr_rkey(mr->hca)};
+    export_add(rb_context(ibv->context)->f, &mr->export, mr->tag);
     return mr;
 }
 
@@ -128,12 +130,14 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *ibv)
     struct rb_mr *mr = rb_mr(ibv);
     if (!mr) return EINVAL;
     struct function *f = rb_context(ibv->context)->f;
-    int rc = function_lock(f);
-    if (rc == 0) {
-        rc = -hca_mr_dereg(f->hca, mr->hca);
+    /* An imported one goes alone: the region ends with its own handle. In a forked child, too: the
+     * region stays with the parent. */
+    if (mr->kind != MR_IMPORTED && function_lock(f) == 0) {
+        int rc = -hca_mr_dereg(f->hca, mr->hca);
         function_unlock(f);
         if (rc) return rc;
-    } /* in a forked child the object goes, the region stays with the parent */
+    }
+    export_del(f, &mr->export);
     struct rb_pd *pd = rb_pd(ibv->pd);
     if (pd) atomic_fetch_sub(&pd->refs, 1);
     if (mr->dm) atomic_fetch_sub(&mr->dm->refs, 1);

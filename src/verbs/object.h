@@ -9,6 +9,7 @@
  *   mcast.c                     groups: the adapter's and the socket's
  *   pd.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
  *   qp_open.c xrcd.c            XRC: targets with more handles, domains
+ *   import.c                    more handles of a context and what is in it
  *   comp_cntr.c                 completion counters, refused
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported
  */
@@ -41,6 +42,9 @@ struct rb_device {
 
 struct rb_context {
     struct function *f;
+    struct rb_context *origin; /* the context that this one was imported from, or NULL */
+    struct list link;          /* in function->imports, or in context.c's list */
+    uint32_t late_port;        /* 1 << enum ibv_event_type: wait for room in the pipe */
     int async_wr; /* the writing end of ibv.async_fd */
     _Atomic uint32_t handles;
     _Atomic uint32_t holds; /* qp_open.c: the program's, and QPs of it opened in other contexts */
@@ -63,6 +67,7 @@ enum rb_magic {
     RB_DMAH = 0x7262500b,
     RB_BUF = 0x7262500c,
     RB_XRCD = 0x72625010,
+    RB_UNIMPORTED = 0x72625011, /* a PD whose handle is given back: import.c */
 };
 
 /* What every object carries besides its public part. `id` repeats the public handle. */
@@ -71,11 +76,19 @@ struct rb_tag {
     uint32_t id;
 };
 
+/* What may be imported by its handle: import.c. */
+struct rb_export {
+    struct list link; /* in function->exports */
+    struct rb_tag tag;
+};
+
 struct rb_pd {
     struct ibv_pd ibv;
     struct rb_tag tag;
+    struct rb_export export;
     uint32_t num;
     _Atomic uint32_t refs;
+    struct rb_pd *source; /* of an imported one */
     /* of a parent domain */
     struct rb_pd *of; /* the protection domain that it stands for; NULL: it is one itself */
     struct rb_td *td;
@@ -97,11 +110,12 @@ struct pd_ring {
     uint64_t resource; /* enum rbonddv_resource_type */
 };
 
-enum rb_mr_kind { MR_MEMORY, MR_NULL, MR_DM, MR_DMABUF };
+enum rb_mr_kind { MR_MEMORY, MR_NULL, MR_DM, MR_DMABUF, MR_IMPORTED };
 
 struct rb_mr {
     struct ibv_mr ibv;
     struct rb_tag tag;
+    struct rb_export export;
     struct hca_mr *hca;
     enum rb_mr_kind kind;
     uint64_t iova;
@@ -117,6 +131,8 @@ struct rb_dm {
     uint8_t *at;
     size_t length;
     int fd;
+    bool imported;
+    struct rb_export export;
     _Atomic uint32_t refs; /* regions */
 };
 
@@ -220,6 +236,7 @@ static inline struct rb_context *rb_context(struct ibv_context *context)
 
 static inline struct rb_tag tag_new(struct rb_context *ctx, enum rb_magic magic)
 {
+    if (ctx->origin) ctx = ctx->origin; /* handles are the adapter's */
     return (struct rb_tag){magic, atomic_fetch_add(&ctx->handles, 1)};
 }
 

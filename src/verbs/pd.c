@@ -8,6 +8,7 @@
 #include "rbond/rbonddv.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/import.h"
 #include "verbs/real.h"
 #include <stdlib.h>
 
@@ -28,6 +29,7 @@ static struct rb_pd *pd_new(struct ibv_context *context, struct rb_pd *of)
     pd->tag = tag_new(ctx, RB_PD);
     pd->ibv.context = context;
     pd->ibv.handle = pd->tag.id;
+    export_add(ctx->f, &pd->export, pd->tag);
     return pd;
 }
 
@@ -45,6 +47,10 @@ EXPORT int ibv_dealloc_pd(struct ibv_pd *ibv)
     struct rb_pd *pd = rb_pd(ibv);
     if (!pd) return EINVAL;
     if (atomic_load(&pd->refs)) return EBUSY;
+    if (pd->source)
+        atomic_fetch_sub(&pd->source->refs, 1);
+    else
+        export_del(rb_context(ibv->context)->f, &pd->export);
     if (pd->of) atomic_fetch_sub(&pd->of->refs, 1);
     if (pd->td) atomic_fetch_sub(&pd->td->refs, 1);
     pd->tag.magic = 0;
@@ -93,7 +99,7 @@ static int check_parent(struct ibv_context *context, const struct ibv_parent_dom
 
     if (a->comp_mask & ~known) return EINVAL;
     struct rb_pd *pd = rb_pd(a->pd);
-    if (!pd || pd->of || a->pd->context != context) return EINVAL;
+    if (!pd || pd->of || pd->source || a->pd->context != context) return EINVAL;
     if (a->td && (!rb_td(a->td) || a->td->context != context)) return EINVAL;
     if ((a->comp_mask & IBV_PARENT_DOMAIN_INIT_ATTR_ALLOCATORS) && (!a->alloc || !a->free))
         return EINVAL;

@@ -428,7 +428,7 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
     pd_ring_free(&qp->queues);
     hold_objects(qp, -1u);
     struct rb_context *home = qp->f->ctx;
-    bool guest = &home->v.context != ibv->context;
+    bool guest = qp->f != rb_context(ibv->context)->f;
     qp_free(qp);
     if (guest) context_release(home);
     return 0;

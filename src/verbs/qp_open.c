@@ -26,7 +26,7 @@ static int join(struct function *f, void *handle)
         qp->hca = other->hca;
         qp->addressed = other->addressed;
         list_add_tail(&other->handles, &qp->handles);
-        if (f->ctx != rb_context(qp->xrcd->ibv.context)) atomic_fetch_add(&f->ctx->holds, 1);
+        if (f != rb_context(qp->xrcd->ibv.context)->f) atomic_fetch_add(&f->ctx->holds, 1);
     }
     function_unlock(f);
     return other ? 0 : EINVAL;

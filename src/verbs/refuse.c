@@ -62,36 +62,3 @@ EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_a
         return REAL(ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1")(context, attr, mac, vid);
     return EOPNOTSUPP;
 }
-
-EXPORT struct ibv_pd *ibv_import_pd(struct ibv_context *context, uint32_t handle)
-{
-    if (!context_is_ours(context)) return REAL(ibv_import_pd, "IBVERBS_1.10")(context, handle);
-    return fail_with(EOPNOTSUPP);
-}
-
-EXPORT void ibv_unimport_pd(struct ibv_pd *pd)
-{
-    if (!context_is_ours(pd->context)) REAL(ibv_unimport_pd, "IBVERBS_1.10")(pd);
-}
-
-EXPORT struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
-{
-    if (!context_is_ours(pd->context)) return REAL(ibv_import_mr, "IBVERBS_1.10")(pd, handle);
-    return fail_with(EOPNOTSUPP);
-}
-
-EXPORT void ibv_unimport_mr(struct ibv_mr *mr)
-{
-    if (!context_is_ours(mr->context)) REAL(ibv_unimport_mr, "IBVERBS_1.10")(mr);
-}
-
-EXPORT struct ibv_dm *ibv_import_dm(struct ibv_context *context, uint32_t handle)
-{
-    if (!context_is_ours(context)) return REAL(ibv_import_dm, "IBVERBS_1.13")(context, handle);
-    return fail_with(EOPNOTSUPP);
-}
-
-EXPORT void ibv_unimport_dm(struct ibv_dm *dm)
-{
-    if (!context_is_ours(dm->context)) REAL(ibv_unimport_dm, "IBVERBS_1.13")(dm);
-}

@@ -119,7 +119,7 @@ static int detach(struct rb_srq *srq)
     if (rc) return 0; /* a forked child frees its copy */
     events_deliver(f);
     rc = -hca_srq_destroy(f->hca, srq->hca);
-    if (rc == 0) srq->async_events -= events_purge_async(f, f->ctx, srq);
+    if (rc == 0) srq->async_events -= events_purge_async(f, rb_context(srq->ibv.context), srq);
     function_unlock(f);
     return rc;
 }

@@ -35,24 +35,6 @@ static void says_what_it_is(void **state)
     assert_int_equal(ibv_close_device(c), 0);
 }
 
-static void imports_no_device(void **state)
-{
-    int fds[2];
-    (void)state;
-
-    struct ibv_context *c = ibv_open_device(device);
-    assert_non_null(c);
-    assert_null(ibv_import_device(c->cmd_fd));
-    assert_int_equal(errno, EOPNOTSUPP);
-    assert_int_equal(pipe(fds), 0); /* the real library's affair: it must not meet our devices */
-    assert_null(ibv_import_device(fds[0]));
-    close(fds[0]);
-    close(fds[1]);
-    assert_null(ibv_import_device(-1));
-    assert_int_equal(errno, EBADF);
-    assert_int_equal(ibv_close_device(c), 0);
-}
-
 static void tells_its_speed(void **state)
 {
     int (*query_port_speed)(struct ibv_context *, uint32_t, uint64_t *) =
@@ -193,8 +175,8 @@ static void makes_them_as_large_as_it_says(void **state)
     assert_int_equal(ibv_close_device(c), 0);
 }
 
-EDGE_MAIN(cmocka_unit_test(says_what_it_is), cmocka_unit_test(imports_no_device),
-          cmocka_unit_test(tells_its_speed), cmocka_unit_test(has_no_completion_counters),
+EDGE_MAIN(cmocka_unit_test(says_what_it_is), cmocka_unit_test(tells_its_speed),
+          cmocka_unit_test(has_no_completion_counters),
           cmocka_unit_test(makes_as_many_domains_as_it_says),
           cmocka_unit_test(makes_as_many_queues_as_it_says),
           cmocka_unit_test(makes_them_as_large_as_it_says))
