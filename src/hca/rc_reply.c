@@ -127,6 +127,16 @@ static struct rc_resource *next_resource(struct rc_resp *r)
     return NULL;
 }
 
+bool rc_reply_owes_read(const struct hca_qp *qp)
+{
+    const struct rc_resp *r = &qp->rc.resp;
+    for (uint32_t i = r->emit; i != r->tail; i++) {
+        const struct rc_resource *res = at(r, i);
+        if (res->cur < res->end && !res->atomic && !res->replay) return true;
+    }
+    return false;
+}
+
 static void emit_atomic_result(struct hca_qp *qp, struct rc_resource *res, struct hca_tx *tx)
 {
     struct roce_hdr h = {.opcode = ROCE_ATOMIC_ACK, .psn = res->psn};

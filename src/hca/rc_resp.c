@@ -26,6 +26,7 @@ static void refuse(struct hca_qp *qp, uint8_t syndrome)
 {
     struct rc_resp *r = &qp->rc.resp;
     switch (syndrome) {
+    case AETH_NAK_PSN_SEQUENCE: rc_reply_nak(qp, syndrome); return;
     case AETH_RNR_NAK:
         qp->hca->counters.rnr_nak_sent++;
         rc_reply_nak(qp, AETH_RNR_NAK | (qp->attr.min_rnr_timer & 31));
@@ -117,12 +118,20 @@ static uint8_t take_recv(struct hca_qp *qp, uint32_t props)
     return r->have_rwqe ? AETH_ACK : AETH_RNR_NAK;
 }
 
+/* A SEND that takes a window back must not overtake a READ through it that was accepted before: it
+ * is to come again, when the answer is out. */
+static uint8_t check_order(const struct hca_qp *qp, uint32_t props)
+{
+    return (props & OP_IETH) && rc_reply_owes_read(qp) ? AETH_NAK_PSN_SEQUENCE : AETH_ACK;
+}
+
 static uint8_t check(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props, size_t len)
 {
     uint8_t verdict = check_srq(qp, h);
     if (verdict == AETH_ACK) verdict = check_opcode(qp, props);
     if (verdict == AETH_ACK) verdict = check_length(qp, h, props, len);
     if (verdict == AETH_ACK) verdict = check_memory(qp, h, props);
+    if (verdict == AETH_ACK) verdict = check_order(qp, props);
     if (verdict == AETH_ACK) verdict = take_recv(qp, props);
     return verdict;
 }

@@ -67,6 +67,8 @@ size_t rc_reply_ack_output(struct hca_qp *qp, struct hca_tx *out);
 struct rc_resource *rc_reply_new(struct hca_qp *qp);
 /* A duplicate READ or atomic: answers again where it is remembered. */
 void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h);
+/* Is a READ's first answer not all out yet? */
+bool rc_reply_owes_read(const struct hca_qp *qp);
 /* An ACK of the SEND or WRITE packet executed last, if there was one. */
 void rc_reply_ack(struct hca_qp *qp);
 /* `event` -1 or enum hca_event_type: NAK, then fail. */

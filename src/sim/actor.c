@@ -53,6 +53,11 @@ void actor_create(struct actor *a)
         rc = hca_mcast_attach(b->host->hca, a->qp, &b->host->group);
         must(rc == 0);
     }
+    if (p->window) {
+        rc = hca_mw_alloc(b->host->hca, b->pd[p->pd], HCA_MW_TYPE_2, &a->window);
+        must(rc == 0);
+        a->oracle->window_key = hca_mw_rkey(a->window);
+    }
     a->oracle->qpn = hca_qp_num(a->qp);
     a->oracle->send_cq = send->id;
     a->oracle->recv_cq = recv->id;
@@ -135,7 +140,8 @@ static void name_remote(const struct actor *a, uint32_t i, struct hca_send_wr *w
     const struct plot *plot = r->word ? r->word->plot : r->remote;
     if (!plot) return;
     wr->remote_addr = plot_iova(plot);
-    wr->rkey = hca_mr_rkey(peer->mr[plot->lot]);
+    wr->rkey = r->epoch ? oracle_window_key(a->work->actor[p->peer].oracle, r->epoch)
+                        : hca_mr_rkey(peer->mr[plot->lot]);
     enum fault_kind kind = p->provoke && p->provoke_at == i ? p->provoke : PROVOKE_NONE;
     const struct ground *g = &a->work->plan->ground[peer->host->index];
     switch (kind) {
@@ -154,6 +160,21 @@ static void name_remote(const struct actor *a, uint32_t i, struct hca_send_wr *w
     case PROVOKE_MISALIGNED_ATOMIC: wr->remote_addr += 1 + i % 7; break;
     default: break;
     }
+}
+
+/* The owner's window is all of the region that its peer works in. */
+static void name_window(const struct actor *a, const struct request *r, struct hca_send_wr *wr)
+{
+    const struct board *b = a->board;
+    const uint32_t lot = LOT_RW0 + a->plan->pd;
+    const struct oracle_qp *owner =
+        r->op == HCA_WR_SEND_WITH_INV ? a->work->actor[a->plan->peer].oracle : a->oracle;
+    wr->rkey = wr->inv_rkey = oracle_window_key(owner, r->epoch);
+    if (r->op != HCA_WR_BIND_MW) return;
+    wr->remote_addr = board_iova(b, lot);
+    wr->bind_length = a->work->plan->ground[b->host->index].lot[lot].len;
+    wr->bind_lkey = hca_mr_lkey(b->mr[lot]);
+    wr->bind_access = HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC;
 }
 
 static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, struct hca_sge *sge)
@@ -175,6 +196,8 @@ static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, st
     };
     if (p->provoke == PROVOKE_BAD_LKEY && p->provoke_at == i) sge[wr->num_sge - 1].lkey ^= 1;
     name_remote(a, i, wr);
+    if (r->op == HCA_WR_BIND_MW || r->op == HCA_WR_LOCAL_INV || r->op == HCA_WR_SEND_WITH_INV)
+        name_window(a, r, wr);
     if (p->type != HCA_QPT_UD) return;
     const struct actor *to = &a->work->actor[r->to];
     wr->ah = (struct hca_ah){
@@ -222,12 +245,29 @@ static void post_one(struct actor *a)
     world_kick(a->board->host);
 }
 
+/* Does the window's course allow the next request? */
+static bool epoch_allows(const struct actor *a)
+{
+    const struct oracle_qp *o = a->oracle, *peer = a->work->actor[a->plan->peer].oracle;
+    const struct request *r = &a->plan->request[o->posted];
+    if (!r->epoch || o->failed || o->flush_seen) return true;
+    if (r->op == HCA_WR_BIND_MW) return o->closed + 1 >= r->epoch;
+    if (r->op != HCA_WR_LOCAL_INV)
+        return (r->after_close ? peer->closed : peer->opened) >= r->epoch;
+    /* All of the user's that need it are complete; what a failed user has under way may still come.
+     */
+    uint32_t end = peer->head;
+    if (peer->failed || peer->flush_seen) return false;
+    return end == peer->planned || peer->request[end].epoch > r->epoch ||
+           peer->request[end].after_close;
+}
+
 static bool may_post(const struct actor *a)
 {
     const struct oracle_qp *o = a->oracle;
     if (!a->qp || a->resting || o->posted == o->planned) return false;
     if ((o->failed || o->flush_seen) && a->posts_in_error >= 2) return false;
-    return o->posted - o->head < a->plan->send_depth;
+    return o->posted - o->head < a->plan->send_depth && epoch_allows(a);
 }
 
 bool actor_post(struct actor *a)

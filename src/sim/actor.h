@@ -33,6 +33,7 @@ struct actor {
     struct board *board;
     struct plan_qp *plan;
     struct oracle_qp *oracle;
+    struct hca_mw *window; /* a window's owner; its region is the board's */
     struct hca_qp *qp; /* NULL once destroyed */
     uint32_t posts_in_error, receives_in_error;
     bool resting; /* between RESET and RTS again */

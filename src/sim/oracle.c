@@ -134,6 +134,21 @@ static void settle_atomic(struct request *r)
     buf_release(&r->local);
 }
 
+/* A bind or an invalidate; false: it is neither. */
+static bool settle_window(struct oracle *o, struct oracle_qp *q, const struct request *r)
+{
+    if (r->op == HCA_WR_BIND_MW) {
+        q->opened = r->epoch;
+        o->windows_opened++;
+    } else if (r->op == HCA_WR_LOCAL_INV) {
+        q->closed = r->epoch;
+        o->windows_closed++;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* The request has succeeded: by its own completion, or implied by a later one. */
 static void settle_request(struct oracle *o, struct oracle_qp *q, uint32_t i)
 {
@@ -143,6 +158,7 @@ static void settle_request(struct oracle *o, struct oracle_qp *q, uint32_t i)
         return;
     }
     r->state = WORK_DONE;
+    if (settle_window(o, q, r)) return;
     if (is_atomic(r->op)) {
         settle_atomic(r);
         return;
@@ -212,6 +228,7 @@ static void fail_request(struct oracle *o, struct oracle_qp *q, uint32_t i,
         judge_retry_exc(o, q, i, now);
         return;
     }
+    if (r->after_close) o->windows_refused++;
     if (!(r->must_fail >> status & 1))
         says_of(o, q, i, "failed with %s (allowed: %#x)", wc_status_name(status), r->must_fail);
 }
@@ -266,6 +283,9 @@ static bool arrival_fits(const struct oracle_qp *q, const struct request *r,
     if ((wc->opcode == HCA_WC_RECV_RDMA_WITH_IMM) != imm_write) return false;
     if (wc->byte_len != r->len + (q->type == HCA_QPT_UD ? 40u : 0)) return false;
     if (!(wc->flags & HCA_WC_WITH_IMM) != !has_imm(r->op)) return false;
+    if (!(wc->flags & HCA_WC_WITH_INV) != (r->op != HCA_WR_SEND_WITH_INV)) return false;
+    if ((wc->flags & HCA_WC_WITH_INV) && wc->inv_rkey != oracle_window_key(q, r->epoch))
+        return false;
     if (has_imm(r->op) && wc->imm_be != r->imm_be) return false;
     if (imm_write) return plot_holds(r->remote, r->key, 0, r->len) || r->state == WORK_DONE;
     return buf_holds(&v->room, r->key, r->len);
@@ -345,6 +365,10 @@ static void receive_succeeds(struct oracle *o, struct oracle_qp *q, uint32_t i,
         return;
     }
     r->delivered = true;
+    if (r->op == HCA_WR_SEND_WITH_INV) {
+        q->closed = r->epoch;
+        o->windows_closed++;
+    }
     r->heard |= 1u << q->index;
     o->last_solicited = r->flags & HCA_SEND_SOLICITED;
     o->last_uncertain = q->type != HCA_QPT_RC && r->len < 8;

@@ -11,6 +11,8 @@
  *    again at the end, which shows a request that is executed twice);
  *  - atomics form a chain that sequential execution could have made, each in it once;
  *  - RETRY_EXC only where links explain it, not before the retries are used up, and not never;
+ *  - through a memory window what is done while it is open succeeds, and what is done when an
+ *    invalidate has completed is refused;
  *  - UC in order; UD and UC never doubled by us; multicast heard by those attached, each once. */
 #ifndef RBOND_SIM_ORACLE_H
 #define RBOND_SIM_ORACLE_H
@@ -39,6 +41,8 @@ struct request {
     uint32_t group;     /* UD: to a multicast group instead: bit k: queue pair k may hear it */
     bool stray;         /* UD: with a wrong Q_Key, it must not arrive */
     uint32_t must_fail; /* statuses (1 << status) of which it must end in one; 0: success */
+    uint32_t epoch;     /* of a window: plan_windows.h; 0: none */
+    bool after_close;   /* to be posted when that is over */
     bool chained;       /* its source is an earlier request's sink: do not paint */
     /* the course of events */
     enum work_state state;
@@ -80,6 +84,8 @@ struct oracle_qp {
     /* the course of events */
     uint32_t posted, head;  /* requests: next to post, next to complete */
     uint32_t next_arrival;  /* of the peer's requests: where to look for the next message */
+    uint32_t opened, closed; /* epochs of its window: binds and invalidates seen to be done */
+    uint32_t window_key;     /* of epoch 1; the tag grows */
     uint32_t receives_used; /* receives of the peer that our requests posted so far use up */
     bool failed;            /* a cause for ERR is known */
     bool flush_seen;        /* a flush was seen, a cause must be known at the end */
@@ -108,6 +114,7 @@ struct oracle {
     bool last_uncertain; /* ... if it was that one: too short to tell from others like it */
     bool blind;          /* forgeries are about: only what lies between buffers is judged */
     uint64_t completions, retry_excs;
+    uint64_t windows_opened, windows_closed, windows_refused; /* accesses to closed ones */
 };
 
 /* wr_ids as the oracle reads them. */
@@ -137,6 +144,12 @@ void oracle_finish(struct oracle *o);
 void oracle_says(struct oracle *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static inline bool oracle_content(const struct oracle *o) { return !o->violation[0]; }
 
+/* The rkey of an owner's window in an epoch. */
+static inline uint32_t oracle_window_key(const struct oracle_qp *owner, uint32_t epoch)
+{
+    return (owner->window_key & ~0xffu) | ((owner->window_key + epoch) & 0xff);
+}
+
 /* Inside the oracle. */
 
 #define says_of(o, q, i, fmt, ...)                                                                 \
@@ -145,7 +158,8 @@ static inline bool oracle_content(const struct oracle *o) { return !o->violation
 
 static inline bool oracle_uses_receive(enum hca_wr_opcode op)
 {
-    return op == HCA_WR_SEND || op == HCA_WR_SEND_WITH_IMM || op == HCA_WR_RDMA_WRITE_WITH_IMM;
+    return op == HCA_WR_SEND || op == HCA_WR_SEND_WITH_IMM || op == HCA_WR_SEND_WITH_INV ||
+           op == HCA_WR_RDMA_WRITE_WITH_IMM;
 }
 
 /* oracle_atomic.c: do the atomics on this word form a chain? */

@@ -42,6 +42,7 @@ enum fault_kind { /* provoked, one on a connection at most */
                   PROVOKE_BAD_RECEIVE_LKEY,
                   PROVOKE_MISALIGNED_ATOMIC,
                   PROVOKE_NO_RECEIVE,
+                  PROVOKE_CLOSED_WINDOW, /* drawn in plan_windows.c */
                   PROVOKE_COUNT
 };
 
@@ -64,6 +65,7 @@ struct plan_qp {
     uint32_t nrequests;
     enum fault_kind provoke; /* at the request `provoke_at` */
     uint32_t provoke_at;
+    bool window; /* its peer gets at its memory through one alone */
     struct recv_queue rq; /* its own, or a copy of nothing where shared */
 };
 
@@ -104,7 +106,7 @@ struct plan {
     struct plan_cut cut[PLAN_MAX_CUTS];
     uint32_t ncontrols;
     struct plan_control control[8];
-    bool links_lose, links_double, must_survive;
+    bool links_lose, links_double, must_survive, windows;
     uint32_t forge_ppm; /* with forgeries no promise holds but two: no crash, no byte outside */
 };
 

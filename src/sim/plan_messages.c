@@ -1,6 +1,7 @@
 /* See plan_messages.h. */
 #include "sim/plan_messages.h"
 #include "base/must.h"
+#include "sim/plan_windows.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -199,7 +200,7 @@ static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t 
 
 void plan_count_message(struct plan *p, const struct request *r)
 {
-    bool send = r->op == HCA_WR_SEND || r->op == HCA_WR_SEND_WITH_IMM;
+    bool send = oracle_uses_receive(r->op) && r->op != HCA_WR_RDMA_WRITE_WITH_IMM;
     if (!send && r->op != HCA_WR_RDMA_WRITE_WITH_IMM) return;
     for (uint32_t k = 0; k < p->nqps; k++) {
         struct plan_qp *to = &p->qp[k];
@@ -211,6 +212,11 @@ void plan_count_message(struct plan *p, const struct request *r)
 
 /* ---- faults on purpose
  * --------------------------------------------------------------------------- */
+
+static bool is_of_window(const struct request *r)
+{
+    return r->op == HCA_WR_BIND_MW || r->op == HCA_WR_LOCAL_INV;
+}
 
 static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
 {
@@ -227,12 +233,15 @@ static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
     };
     struct plan_qp *q = &p->qp[qi];
     struct plan_qp *peer = &p->qp[q->peer];
-    if (q->type != HCA_QPT_RC || !q->nrequests || peer->provoke || is_drastic(p, qi)) return;
-    enum fault_kind kind = (enum fault_kind)rng_range(rng, 1, PROVOKE_COUNT - 1);
+    if (q->type != HCA_QPT_RC || !q->nrequests || q->provoke || peer->provoke || is_drastic(p, qi))
+        return;
+    enum fault_kind kind = (enum fault_kind)rng_range(rng, 1, PROVOKE_NO_RECEIVE);
     uint32_t at = (uint32_t)rng_below(rng, q->nrequests);
     struct request *r = &q->request[at];
-    bool atomic = r->word != NULL, send = r->op == HCA_WR_SEND || r->op == HCA_WR_SEND_WITH_IMM;
+    bool atomic = r->word != NULL,
+         send = oracle_uses_receive(r->op) && r->op != HCA_WR_RDMA_WRITE_WITH_IMM;
     bool inl = r->flags & HCA_SEND_INLINE;
+    if (is_of_window(r)) return;
     switch (kind) {
     case PROVOKE_BAD_LKEY:
         if (inl || !r->len || atomic) return;
@@ -279,7 +288,7 @@ static void draw_exact_receives(struct plan *p, struct rng *rng, struct plan_qp 
     for (uint32_t i = 0; i < peer->nrequests; i++) {
         const struct request *r = &peer->request[i];
         bool imm_write = r->op == HCA_WR_RDMA_WRITE_WITH_IMM;
-        if (r->op != HCA_WR_SEND && r->op != HCA_WR_SEND_WITH_IMM && !imm_write) continue;
+        if (!oracle_uses_receive(r->op)) continue;
         bool here = peer->provoke && i == peer->provoke_at;
         if (here && peer->provoke == PROVOKE_NO_RECEIVE) break;
         uint32_t room = imm_write ? 0 : r->len;
@@ -373,6 +382,9 @@ void plan_messages(struct plan *p, struct rng *rng)
         must(q->request);
         for (uint32_t k = 0; k < q->nrequests; k++) draw_request(p, rng, i, k, &budget);
     }
+    struct rng windows = rng_fork(rng, 9);
+    for (uint32_t i = 0; i < p->nqps; i++)
+        if (rng_percent(&windows, 20) && !is_drastic(p, i)) plan_windows(p, &windows, i);
     for (uint32_t i = 0; i < p->nqps; i++)
         if (rng_percent(rng, 12)) provoke(p, rng, i);
     /* An infinite timeout is for connections whose ends both live. */

@@ -159,12 +159,15 @@ static void take_notices(struct board *b)
 static void poll_board(void *ctx, uint64_t arg)
 {
     struct board *b = ctx;
+    struct work *w = b->work;
     b->poll_due = false;
     take_events(b);
     take_notices(b);
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->ncqs; i++) n += serve_cq(b, &b->cq[i]);
     if (n) want_tick(b);
+    /* What one end has seen lets the other go on: programs tell each other. */
+    for (uint8_t h = 0; n && w->plan->windows && h < w->plan->nhosts; h++) want_tick(&w->board[h]);
 }
 
 static void ran(void *ctx, struct host *host)
@@ -350,7 +353,8 @@ static void create_cqs(struct board *b)
 static void create_board(struct work *w, uint8_t h)
 {
     static const uint32_t all = HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE |
-                                HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC;
+                                HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC |
+                                HCA_ACCESS_MW_BIND;
     static const uint8_t pd_of[LOT_COUNT] = {0, 1, 0, 1, 2};
     struct board *b = &w->board[h];
     const struct ground *g = &w->plan->ground[h];
@@ -484,6 +488,7 @@ static void tear_down(struct work *w)
             hca_mcast_detach(a->board->host->hca, a->qp, &a->board->host->group))
             oracle_says(&w->oracle, "QP not detached from the group");
         if (hca_qp_destroy(a->board->host->hca, a->qp)) oracle_says(&w->oracle, "QP not destroyed");
+        if (a->window) hca_mw_dealloc(a->board->host->hca, a->window);
     }
     for (uint8_t h = 0; h < w->plan->nhosts; h++) {
         struct board *b = &w->board[h];
@@ -538,6 +543,9 @@ static void report(const struct work *w, struct outcome *out)
                             .packets = w->world.packets,
                             .completions = w->oracle.completions,
                             .retry_excs = w->oracle.retry_excs,
+                            .windows_opened = w->oracle.windows_opened,
+                            .windows_closed = w->oracle.windows_closed,
+                            .windows_refused = w->oracle.windows_refused,
                             .events = w->world.trace.events,
                             .ended = w->world.now};
     for (uint8_t h = 0; h < w->plan->nhosts; h++)

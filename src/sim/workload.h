@@ -9,6 +9,7 @@ struct outcome {
     char violation[512]; /* empty: every promise held */
     uint64_t hash;       /* of all that happened */
     uint64_t packets, completions, retry_excs, events;
+    uint64_t windows_opened, windows_closed, windows_refused; /* refused: used when closed */
     when_t started, ended; /* virtual */
     struct hca_counters counters[WORLD_MAX_HOSTS];
     struct hca_qp_view view[PLAN_MAX_QPS]; /* as they ended; zero for destroyed ones */

@@ -186,6 +186,27 @@ static void read_again_after_invalidate(void **state)
     wire_close(&w);
 }
 
+/* A SEND that takes the window back, right behind a READ through it and without a fence: it is
+ * asked for again, and does not overtake the READ. */
+static void remote_invalidate_does_not_overtake_a_read(void **state)
+{
+    open_wire();
+    post_bind(1, key, 0);
+    wire_recv(&w, 0, 0, 9, 1u << 20, 64);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    post_use(HCA_WR_RDMA_READ, 2, key, 200000);
+    struct hca_send_wr wr = wire_wr(&w, 1, HCA_WR_SEND_WITH_INV, 3, 0);
+    wr.inv_rkey = key;
+    assert_int_equal(hca_post_send(w.hca[1], w.qp[1][0], &wr, w.now), 0);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[1], 2, HCA_WC_SUCCESS);
+    wire_expect(w.scq[1], 3, HCA_WC_SUCCESS);
+    wire_expect(w.rcq[0], 9, HCA_WC_SUCCESS);
+    assert_int_equal(hca_mr_dereg(w.hca[0], mr), 0);
+    wire_close(&w);
+}
+
 /* A copy of an answered READ comes late, after the window has closed: nobody is harmed. */
 static void ghost_read_after_invalidate(void **state)
 {
@@ -252,6 +273,7 @@ int main(void)
         cmocka_unit_test(failing_bind),
         cmocka_unit_test(invalidated_on_the_way),
         cmocka_unit_test(read_again_after_invalidate),
+        cmocka_unit_test(remote_invalidate_does_not_overtake_a_read),
         cmocka_unit_test(ghost_read_after_invalidate),
         cmocka_unit_test(atomic_again_after_invalidate),
     };

@@ -175,13 +175,28 @@ static void plans_are_various(void **state)
     assert_in_range(survive, 1000, 2900);
 }
 
+/* Windows are opened, closed both ways, and used when closed. */
+static void windows_are_used(void **state)
+{
+    uint64_t opened = 0, closed = 0, refused = 0;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        struct outcome out;
+        workload_run(&out, seed, PROFILE_COUNT, NULL);
+        if (out.violation[0]) fail_msg("seed %llu: %s", (unsigned long long)seed, out.violation);
+        opened += out.windows_opened;
+        closed += out.windows_closed;
+        refused += out.windows_refused;
+    }
+    assert_true(opened >= 50 && closed >= 40 && refused >= 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(events_in_order),   cmocka_unit_test(patterns),
         cmocka_unit_test(chances),           cmocka_unit_test(corruption_is_found),
         cmocka_unit_test(deterministic),     cmocka_unit_test(traced),
-        cmocka_unit_test(plans_are_various),
+        cmocka_unit_test(plans_are_various), cmocka_unit_test(windows_are_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
