@@ -66,6 +66,8 @@ int port_udp_rx_socket(void)
         {SOL_IPV6, IPV6_V6ONLY, 0},
         {SOL_SOCKET, SO_REUSEPORT, 1},
         {SOL_UDP, UDP_GRO, 1},
+        /* A UDP checksum of 0 is RoCE's way (IBTA A17.3), and rxe's over IPv6. */
+        {SOL_UDP, UDP_NO_CHECK6_RX, 1},
         {SOL_IPV6, IPV6_RECVPKTINFO, 1},
         {SOL_IPV6, IPV6_RECVTCLASS, 1},
         {SOL_IPV6, IPV6_RECVHOPLIMIT, 1},

@@ -250,6 +250,25 @@ static void test_foreign_ids(void **state)
     assert_int_equal(b[0]->stats.rx_icrc_errors, 0);
 }
 
+/* RoCE's UDP checksum may be 0, over IPv6, too, and rxe's is: the ICRC does its work. */
+static void test_no_udp_checksum(void **state)
+{
+    int fd = plain_socket(false), on = 1;
+    assert_int_equal(setsockopt(fd, IPPROTO_UDP, UDP_NO_CHECK6_TX, &on, sizeof on), 0);
+    for (unsigned i = 0; i < 20; i++) {
+        packets_add(&pk, false, 5, 500, 1);
+        size_t len = pk.expect_len[i];
+        uint8_t bytes[600];
+        memcpy(bytes, pk.expect[i], len);
+        struct icrc_path path = path_of(fd, false, len);
+        finish(bytes, len, &path);
+        assert_true(send(fd, bytes, len + 4, 0) > 0);
+    }
+    close(fd);
+    all_arrive(b[0]);
+    assert_int_equal(b[0]->stats.rx_icrc_errors, 0);
+}
+
 /* ---- functions -------------------------------------------------------------------------- */
 
 static void test_steering(void **state)
@@ -469,13 +488,14 @@ int main(int argc, char **argv)
     }
 #define CASE(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        CASE(test_equal_packets), CASE(test_unequal_packets),
-        CASE(test_link_local),    CASE(test_class_and_hop_limit),
-        CASE(test_corrupted),     CASE(test_foreign_ids),
-        CASE(test_steering),      CASE(test_handing_on),
-        CASE(test_dead_ways),     CASE(test_without_gso),
-        CASE(test_full_socket),   CASE(test_local),
-        CASE(test_managed_bond),  CASE(test_captured_frames),
+        CASE(test_equal_packets),   CASE(test_unequal_packets),
+        CASE(test_link_local),      CASE(test_class_and_hop_limit),
+        CASE(test_corrupted),       CASE(test_foreign_ids),
+        CASE(test_steering),        CASE(test_handing_on),
+        CASE(test_dead_ways),       CASE(test_without_gso),
+        CASE(test_full_socket),     CASE(test_local),
+        CASE(test_managed_bond),    CASE(test_captured_frames),
+        CASE(test_no_udp_checksum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
