@@ -186,8 +186,12 @@ static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg, whe
     id->remote_qpn = qpn;
     cm_id_hash_qp(id);
     id->sq_psn = rep->starting_psn;
-    id->initiator_depth = rep->responder_resources;
-    id->responder_resources = rep->initiator_depth;
+    /* A REP may not ask for more than the REQ offered (IBTA 12.7.28 and on), but programs answer
+     * with what their own device has. */
+    if (id->initiator_depth > rep->responder_resources)
+        id->initiator_depth = rep->responder_resources;
+    if (id->responder_resources > rep->initiator_depth)
+        id->responder_resources = rep->initiator_depth;
     id->rnr_retry_count = rep->rnr_retry_count;
     id->state = CMS_REP_RCVD;
     cm_set_deadline(id, NEVER);

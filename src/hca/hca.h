@@ -33,7 +33,7 @@
 #define HCA_MAX_INLINE 1024
 #define HCA_MAX_WR 16384
 #define HCA_MAX_CQE (1 << 22) /* memory is touched as completions come */
-#define HCA_MAX_RD_ATOMIC 64
+#define HCA_MAX_RD_ATOMIC 128
 #define HCA_MAX_MSG (1u << 31)
 #define HCA_MAX_RATE_KBPS 400000000u /* of a rate limit: 400 Gb/s */
 #define HCA_MAX_MCAST_GROUPS 256

@@ -138,6 +138,27 @@ static void test_stale_rep(void **state)
     pair_close(&p);
 }
 
+/* A REP that names more READs than the REQ offered, as a peer with a larger device does, gets what
+ * was offered: the queue pair could not be set to more. */
+static void test_rep_asks_for_too_much(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_open(&p);
+    struct cm_id *c = connect_from(&p, p.client, CLIENT_QPN);
+    carry(&p, p.client, p.server);
+    struct cm_offer offer = {
+        .qpn = SERVER_QPN, .ca_guid = 0x5e47e4, .responder_resources = 200, .initiator_depth = 201};
+    assert_int_equal(cm_accept(expect(p.server, CM_EVENT_REQ).id, &offer, p.now), 0);
+    carry(&p, p.server, p.client);
+    assert_ptr_equal(expect(p.client, CM_EVENT_REP).id, c);
+    struct cm_qp_params params;
+    assert_int_equal(cm_qp_params(c, &params), 0);
+    assert_int_equal(params.max_rd_atomic, 2);
+    assert_int_equal(params.max_dest_rd_atomic, 1);
+    pair_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +167,7 @@ int main(void)
         cmocka_unit_test(test_path_migration_is_ignored),
         cmocka_unit_test(test_rejected_after_the_rtu),
         cmocka_unit_test(test_stale_rep),
+        cmocka_unit_test(test_rep_asks_for_too_much),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
