@@ -2,10 +2,11 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 TESTS  ?=
+SECONDS ?= 600
 
 NINJA := ninja -C $(BUILD)
 
-.PHONY: all programs setup demo check check-rdma-core bench install clean help
+.PHONY: all programs setup demo check check-rdma-core fuzz bench install clean help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -36,6 +37,13 @@ check-rdma-core: setup
 	@for how in plain bond two vendor; do \
 		echo "== $$how"; test/system/rdma_core $(BUILD)/src/cli/rbond --$$how || failed=1; done; [ -z "$$failed" ]
 
+# Every fuzzer for ten minutes, two at a time; SECONDS=60 for less.
+fuzz:
+	@tools/setup --ci
+	@[ -e $(BUILD)-fuzz/build.ninja ] || CC=clang meson setup -Dfuzz=true $(BUILD)-fuzz >/dev/null
+	@ninja -C $(BUILD)-fuzz fuzzers
+	@test/fuzz/run $(BUILD)-fuzz $(SECONDS)
+
 bench: setup
 	@$(MAKE) --no-print-directory programs
 	@bench/run $(BUILD)
@@ -55,6 +63,7 @@ help:
 	@echo 'make demo       two hosts, a bond of two links, RDMA programs, and a cable pulled'
 	@echo 'make check      every test (TESTS="--suite hca" for one layer)'
 	@echo 'make check-rdma-core  all of the tests that rdma-core has of its own'
+	@echo 'make fuzz       every fuzzer for SECONDS=600 (clang)'
 	@echo 'make bench      RDMA beside TCP and raw UDP on the same link'
 	@echo 'make install    PREFIX=/usr/local DESTDIR='
 	@echo 'make clean      remove ./build'

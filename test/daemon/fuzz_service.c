@@ -36,7 +36,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
     snprintf(path, sizeof path, "/tmp/rbond-fuzz-%d.sock", (int)getpid());
     log_set_level(LOG_LEVEL_ERROR);
-    if (!netns_enter() || uv_loop_init(&loop) != 0 || functions_init(&functions) != 0 ||
+    if (!netns_enter()) {
+        fprintf(stderr, "no right to make a network namespace\n");
+        exit(77);
+    }
+    if (uv_loop_init(&loop) != 0 || functions_init(&functions) != 0 ||
         registry_init(&registry, &loop, &conf, &service_listener, &service) != 0 ||
         ctl_listen(&listener, path) != 0 ||
         ctl_server_new(&service.server, &loop, &listener, &service_ops, &service) != 0)
