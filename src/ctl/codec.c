@@ -28,6 +28,14 @@ static int check_name(const void *body)
     return ctl_string_ok(name.name, sizeof name.name) ? 0 : -EINVAL;
 }
 
+static int check_reclaim(const void *body)
+{
+    struct ctl_reclaim reclaim;
+    memcpy(&reclaim, body, sizeof reclaim);
+    if (reclaim.function == 0) return -EINVAL; /* rbondd's own */
+    return ctl_string_ok(reclaim.name, sizeof reclaim.name) ? 0 : -EINVAL;
+}
+
 static int check_bond_conf(const void *body)
 {
     struct ctl_bond_conf conf;
@@ -65,6 +73,7 @@ static const struct request {
     [CTL_CM_OPEN] = {"cm-open", CTL_ANY_LEN, NULL},
     [CTL_CM_CMD] = {"cm-cmd", CTL_ANY_LEN, NULL},
     [CTL_GID_LIST] = {"gid-list", 0, NULL},
+    [CTL_RECLAIM] = {"reclaim", sizeof(struct ctl_reclaim), check_reclaim},
 };
 
 static const struct request *request_of(uint32_t type)

@@ -34,6 +34,7 @@ enum ctl_type {
     CTL_CM_OPEN,          /* ucma channel: see ctl/ucma.h -> fd: event pipe */
     CTL_CM_CMD,           /* one ucma write() -> its response bytes */
     CTL_GID_LIST,         /* -> ctl_gid[]: slots that hold one */
+    CTL_RECLAIM,          /* ctl_reclaim -> as CTL_OPEN; see there */
     /* unsolicited, to owners of a function and to monitors */
     CTL_EVENT = 64,       /* ctl_event */
 };
@@ -84,6 +85,13 @@ struct ctl_opened {
     uint32_t function, ntx;
     uint64_t key_seed;
     uint32_t rcvbuf, pad;
+};
+
+/* A function that an earlier rbondd gave, wanted again under its number: its program has closed its
+ * sockets. The answer waits until all others have, too: the group's order is the functions'. */
+struct ctl_reclaim {
+    char name[CTL_NAME_LEN]; /* of the device */
+    uint32_t function, pad;
 };
 
 enum ctl_bond_mode { CTL_MODE_ACTIVE_BACKUP = 1, CTL_MODE_BALANCE_XOR = 2 }; /* kernel's numbers */

@@ -101,8 +101,20 @@ static unsigned longest_free(const struct functions *fs)
     return best;
 }
 
-static int choose(struct functions *fs, when_t now)
+static int take(struct functions *fs, unsigned wanted)
 {
+    if (wanted >= FUNCTIONS_MAX) return -EINVAL;
+    while (fs->nslots <= wanted) {
+        int rc = grow(fs);
+        if (rc < 0) return rc;
+    }
+    const struct function_slot *s = &fs->slot[wanted];
+    return s->function || s->spoiled ? -EBUSY : (int)wanted;
+}
+
+static int choose(struct functions *fs, unsigned wanted, when_t now)
+{
+    if (wanted) return take(fs, wanted);
     unsigned used = longest_free(fs);
 
     if (used && when_since(now, fs->slot[used].freed) >= REST_NS) return (int)used;
@@ -150,13 +162,14 @@ static bool has_enough(const struct functions *fs, uid_t uid)
     return has >= FUNCTIONS_PER_USER;
 }
 
-int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t uid, when_t now,
-                   struct function **out, int fds[CTL_MAX_FDS], uint32_t *ntx)
+int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t uid,
+                   unsigned wanted, when_t now, struct function **out, int fds[CTL_MAX_FDS],
+                   uint32_t *ntx)
 {
     if (has_enough(fs, uid)) return -EDQUOT;
     struct function *fn = calloc(1, sizeof *fn);
     if (!fn) return -ENOMEM;
-    int rc = choose(fs, now);
+    int rc = choose(fs, wanted, now);
     if (rc < 0) goto fail;
     struct function_slot *slot = &fs->slot[rc];
     fn->number = (uint16_t)rc;

@@ -45,11 +45,16 @@ int functions_own_rx(const struct functions *fs);
 /* Makes the CTL_TX_SOCKETS tx sockets of a function; negative errno, and none is left open. */
 int functions_make_tx(int *fds, uint32_t *ntx);
 
-/* Opens one on a device. `fds`: device page, function page, rx, then *ntx tx sockets; after sending
- * call functions_sent. -EUSERS: all numbers are taken; -EDQUOT: the user has
- * FUNCTIONS_PER_USER of them; or another negative errno. */
-int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t uid, when_t now,
-                   struct function **out, int fds[CTL_MAX_FDS], uint32_t *ntx);
+/* Is the group there? */
+static inline bool functions_ready(const struct functions *fs) { return fs->nslots > 0; }
+
+/* Opens one on a device: number `wanted`, or any where that is 0. `fds`: device page, function
+ * page, rx, then *ntx tx sockets; after sending call functions_sent. -EUSERS: all numbers are
+ * taken; -EBUSY: that one is; -EDQUOT: the user has FUNCTIONS_PER_USER of them; or another negative
+ * errno. */
+int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t uid,
+                   unsigned wanted, when_t now, struct function **out, int fds[CTL_MAX_FDS],
+                   uint32_t *ntx);
 void functions_sent(int fds[CTL_MAX_FDS], uint32_t ntx);
 /* The owner has gone. Its counts stay with the device. */
 void functions_close(struct functions *fs, struct function *fn, when_t now);

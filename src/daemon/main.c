@@ -18,6 +18,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define WAIT_STEP_MS 10
+#define WAIT_FIRST_MS 2000 /* programs look for a new rbondd five times a second */
+#define WAIT_ALL_MS 20000
 #define DEFAULT_CONFIG "/etc/rbond/rbondd.json"
 
 /* ---- command line ------------------------------------------------------------------------ */
@@ -81,6 +84,9 @@ struct daemon {
     struct service service;
     struct tree tree;
     struct urgency urgency;
+    uv_timer_t wait; /* for programs of an earlier rbondd, while they hold the port */
+    uint64_t waiting_since_ms;
+    bool failed;
 };
 
 static bool read_config(struct daemon *d, const struct arguments *a)
@@ -122,13 +128,8 @@ static bool claim(struct daemon *d, const char *socket)
         return false;
     }
     rc = functions_init(&d->functions);
-    if (rc == 0) return true;
-    if (rc == -EADDRINUSE)
-        log_error(
-            "UDP port %d is taken: by another rbondd, programs of an earlier one, or rdma_rxe",
-            ROCE_UDP_PORT);
-    else
-        log_error("cannot make the sockets of UDP port %d: %s", ROCE_UDP_PORT, strerror(-rc));
+    if (rc == 0 || rc == -EADDRINUSE) return true; /* on_wait goes on */
+    log_error("cannot make the sockets of UDP port %d: %s", ROCE_UDP_PORT, strerror(-rc));
     ctl_listener_close(&d->listener);
     return false;
 }
@@ -199,6 +200,56 @@ static void add_configured_bonds(struct daemon *d)
     }
 }
 
+static void serve_connections(struct daemon *d)
+{
+    int rc = start_broker(d);
+
+    if (rc < 0) log_warning("no connection manager: %s", strerror(-rc));
+}
+
+/* ---- programs of an earlier rbondd ------------------------------------------------------- */
+
+static void give_up(struct daemon *d, int rc)
+{
+    if (rc == -EADDRINUSE)
+        log_error("UDP port %d is taken: by another rbondd, programs of an earlier one, or "
+                  "rdma_rxe",
+                  ROCE_UDP_PORT);
+    else
+        log_error("cannot make the sockets of UDP port %d: %s", ROCE_UDP_PORT, strerror(-rc));
+    d->failed = true;
+    uv_stop(&d->loop);
+}
+
+/* Sockets are numbered by the order in which they join the port's group, so a new group begins when
+ * the last socket of the old one is closed: programs that live on without rbondd find us, close
+ * theirs and wait for new ones. Whoever holds the port otherwise does not. */
+static void on_wait(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    unsigned claims = service_claims(&d->service);
+    uint64_t waited = uv_now(&d->loop) - d->waiting_since_ms;
+    int rc = functions_init(&d->functions);
+
+    if (rc == 0) {
+        uv_timer_stop(timer);
+        log_info("%u functions are handed back", claims);
+        serve_connections(d);
+        service_ready(&d->service);
+    } else if (rc != -EADDRINUSE || waited > (claims ? WAIT_ALL_MS : WAIT_FIRST_MS)) {
+        give_up(d, rc);
+    }
+}
+
+static void wait_for_programs(struct daemon *d)
+{
+    log_info("UDP port %d is taken: waiting for programs of an earlier rbondd", ROCE_UDP_PORT);
+    d->waiting_since_ms = uv_now(&d->loop);
+    uv_timer_init(&d->loop, &d->wait);
+    d->wait.data = d;
+    uv_timer_start(&d->wait, on_wait, WAIT_STEP_MS, WAIT_STEP_MS);
+}
+
 static int start(struct daemon *d)
 {
     int rc = registry_init(&d->registry, &d->loop, &d->conf, &service_listener, &d->service);
@@ -209,11 +260,9 @@ static int start(struct daemon *d)
     d->service.registry = &d->registry;
     d->service.functions = &d->functions;
     add_configured_bonds(d);
+    if (functions_ready(&d->functions)) serve_connections(d);
     tree_start(&d->tree, &d->loop, d->listener.path, &d->registry, &d->functions);
     d->service.tree = &d->tree;
-    rc = start_broker(d);
-    if (rc < 0) log_warning("no connection manager: %s", strerror(-rc));
-
     uv_poll_init(&d->loop, &d->news, watch_fd(d->watch));
     d->news.data = d;
     uv_poll_start(&d->news, UV_READABLE, on_news);
@@ -224,7 +273,9 @@ static int start(struct daemon *d)
     uv_signal_start(&d->sigterm, on_signal, SIGTERM);
     uv_signal_start(&d->sigint, on_signal, SIGINT);
     hold_signals(SIG_UNBLOCK);
-    return ctl_server_new(&d->service.server, &d->loop, &d->listener, &service_ops, &d->service);
+    rc = ctl_server_new(&d->service.server, &d->loop, &d->listener, &service_ops, &d->service);
+    if (rc == 0 && !functions_ready(&d->functions)) wait_for_programs(d);
+    return rc;
 }
 
 static void close_left(uv_handle_t *handle, void *arg)
@@ -274,5 +325,5 @@ int main(int argc, char **argv)
         uv_run(&d->loop, UV_RUN_DEFAULT);
     }
     stop(d);
-    return rc < 0 ? 1 : 0;
+    return rc < 0 || d->failed ? 1 : 0;
 }

@@ -15,7 +15,14 @@ struct client {
     struct list functions;
     bool monitor;
     struct cmbroker_channel *channel;
+    struct waiting { /* a request that waits for the group of functions */
+        bool any;
+        struct ctl_hdr hdr;
+        uint8_t body[64];
+        size_t len;
+    } waiting;
 };
+static_assert(sizeof(struct ctl_reclaim) <= sizeof((struct waiting *)0)->body, "it has room");
 
 static when_t clock_now(void)
 {
@@ -107,23 +114,22 @@ static void open_refused(const struct call *c, const char *name, int rc)
         ctl_send_error(c->conn, c->hdr, rc, "cannot open %s: %s", name, strerror(-rc));
 }
 
-static void open_device(const struct call *c)
+static void open_function(const struct call *c, const char *name, unsigned wanted)
 {
-    const struct ctl_name *name = c->body;
-    struct device *d = registry_by_name(c->s->registry, name->name);
+    struct device *d = registry_by_name(c->s->registry, name);
     struct function *fn;
     struct ctl_opened out = {0};
     int fds[CTL_MAX_FDS];
     socklen_t len = sizeof out.rcvbuf;
 
     if (!d) {
-        ctl_send_error(c->conn, c->hdr, -ENODEV, "no such device: %s", name->name);
+        ctl_send_error(c->conn, c->hdr, -ENODEV, "no such device: %s", name);
         return;
     }
     int rc = functions_open(c->s->functions, d, ctl_conn_pid(c->conn), ctl_conn_uid(c->conn),
-                            clock_now(), &fn, fds, &out.ntx);
+                            wanted, clock_now(), &fn, fds, &out.ntx);
     if (rc < 0) {
-        open_refused(c, name->name, rc);
+        open_refused(c, name, rc);
         return;
     }
     list_add_tail(&c->client->functions, &fn->node);
@@ -136,6 +142,20 @@ static void open_device(const struct call *c)
     functions_sent(fds, out.ntx);
     if (c->s->tree) tree_opened(c->s->tree);
     function_event(c->s, fn, CTL_EV_FUNCTION_ADD);
+}
+
+static void open_device(const struct call *c)
+{
+    const struct ctl_name *name = c->body;
+
+    open_function(c, name->name, 0);
+}
+
+static void reclaim(const struct call *c)
+{
+    const struct ctl_reclaim *reclaim = c->body;
+
+    open_function(c, reclaim->name, reclaim->function);
 }
 
 /* Bonds are the administrator's: root of the daemon's user namespace, or who runs it. */
@@ -254,6 +274,7 @@ static void (*const handlers[])(const struct call *) = {
     [CTL_BOND_LIST] = list,    [CTL_LINK_LIST] = list,    [CTL_FUNCTION_LIST] = list,
     [CTL_QP_LIST] = list,      [CTL_STAT] = list,         [CTL_MONITOR] = monitor,
     [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command, [CTL_GID_LIST] = list,
+    [CTL_RECLAIM] = reclaim,
 };
 
 /* ---- connections ------------------------------------------------------------------------- */
@@ -270,6 +291,27 @@ static struct client *client_of(struct ctl_conn *conn)
     return client;
 }
 
+/* ---- before the group of functions is there ---------------------------------------------- */
+
+static bool needs_group(uint16_t type)
+{
+    return type == CTL_OPEN || type == CTL_RECLAIM || type == CTL_CM_OPEN;
+}
+
+static void let_wait(const struct call *c)
+{
+    struct waiting *w = &c->client->waiting;
+
+    if (w->any || c->len > sizeof w->body) {
+        ctl_send_error(c->conn, c->hdr, -EAGAIN, "rbondd waits for programs of an earlier one");
+        return;
+    }
+    w->any = true;
+    w->hdr = *c->hdr;
+    w->len = c->len;
+    memcpy(w->body, c->body, c->len);
+}
+
 static void on_request(void *ctx, struct ctl_conn *conn, const struct ctl_hdr *hdr,
                        const void *body, size_t len)
 {
@@ -279,7 +321,32 @@ static void on_request(void *ctx, struct ctl_conn *conn, const struct ctl_hdr *h
         ctl_send_error(conn, hdr, -ENOMEM, "out of memory");
         return;
     }
-    handlers[hdr->type](&call); /* ctl_check_request knows no other types */
+    if (functions_ready(call.s->functions) || !needs_group(hdr->type))
+        handlers[hdr->type](&call); /* ctl_check_request knows no other types */
+    else
+        let_wait(&call);
+}
+
+void service_ready(struct service *s)
+{
+    for (struct ctl_conn *c = ctl_conn_next(s->server, NULL); c; c = ctl_conn_next(s->server, c)) {
+        struct client *client = ctl_conn_data(c);
+        struct waiting *w = client ? &client->waiting : NULL;
+        if (!w || !w->any) continue;
+        w->any = false;
+        handlers[w->hdr.type](&(struct call){s, c, client, &w->hdr, w->body, w->len});
+    }
+}
+
+unsigned service_claims(const struct service *s)
+{
+    unsigned n = 0;
+
+    for (struct ctl_conn *c = ctl_conn_next(s->server, NULL); c; c = ctl_conn_next(s->server, c)) {
+        const struct client *client = ctl_conn_data(c);
+        n += client && client->waiting.any && client->waiting.hdr.type == CTL_RECLAIM;
+    }
+    return n;
 }
 
 static void on_gone(void *ctx, struct ctl_conn *conn)

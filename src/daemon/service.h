@@ -17,6 +17,11 @@ struct service {
     struct ctl_server *server;
 };
 
+/* The group of functions is there: requests that waited for it are answered. */
+void service_ready(struct service *s);
+/* How many programs wait to have their function back. */
+unsigned service_claims(const struct service *s);
+
 extern const struct ctl_server_ops service_ops;    /* ctx: struct service */
 extern const struct registry_ops service_listener; /* ctx: struct service */
 

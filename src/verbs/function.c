@@ -82,6 +82,7 @@ static void follow_page(struct function *f, when_t now)
 
 static void look_at_page(struct function *f, when_t now)
 {
+    if (!f->port) return;
     uint32_t generation = atomic_load_explicit(&f->page->generation, memory_order_acquire);
     if (generation != f->state.steering.generation) follow_page(f, now);
 }
@@ -134,6 +135,7 @@ static void hasten_worker(struct function *f)
 
 void function_flush(struct function *f, when_t now)
 {
+    if (__builtin_expect(!f->port, 0)) return;
     look_at_page(f, now);
     hold_release(f);
     if (send_waiting(f, now)) {
@@ -146,6 +148,7 @@ void function_flush(struct function *f, when_t now)
 
 bool function_drive(struct function *f, bool by_worker, when_t now)
 {
+    if (__builtin_expect(!f->port, 0)) return false;
     look_at_page(f, now);
     f->now = now;
     bool work = f->port->ops->rx(f->port, take_packet, f) > 0;
@@ -246,26 +249,46 @@ static void *map(int fd, size_t size, int prot)
     return at == MAP_FAILED ? NULL : at;
 }
 
-/* Takes pages and sockets out of the reply. */
-static int take_reply(struct function *f, struct ctl_reply *reply)
+int function_take(struct ctl_reply *reply, const struct ctl_opened *opened,
+                  struct function_parts *parts)
 {
-    const uint32_t ntx = f->opened.ntx;
-    if (ntx == 0 || ntx > CTL_TX_SOCKETS || reply->nfds != 3 + ntx) return -EPROTO;
-    if (f->opened.function >= 1u << HCA_FUNCTION_BITS) return -EPROTO;
+    const uint32_t ntx = opened->ntx;
 
-    f->page = map(reply->fds[0], sizeof *f->page, PROT_READ);
-    f->out = map(reply->fds[1], sizeof *f->out, PROT_READ | PROT_WRITE);
-    if (!f->page || !f->out) return -EPROTO;
-    for (size_t i = 2; i < reply->nfds; i++) fcntl(reply->fds[i], F_SETFD, FD_CLOEXEC);
-    f->port = port_udp_new((uint16_t)f->opened.function, reply->fds[2], &reply->fds[3], ntx);
-    if (!f->port) return -ENOMEM;
+    *parts = (struct function_parts){0};
+    if (ntx == 0 || ntx > CTL_TX_SOCKETS || reply->nfds != 3 + ntx) return -EPROTO;
+    if (opened->function >= 1u << HCA_FUNCTION_BITS) return -EPROTO;
+    parts->page = map(reply->fds[0], sizeof *parts->page, PROT_READ);
+    parts->out = map(reply->fds[1], sizeof *parts->out, PROT_READ | PROT_WRITE);
+    if (parts->page && parts->out) {
+        for (size_t i = 2; i < reply->nfds; i++) fcntl(reply->fds[i], F_SETFD, FD_CLOEXEC);
+        parts->port = port_udp_new((uint16_t)opened->function, reply->fds[2], &reply->fds[3], ntx);
+    }
+    if (!parts->port) {
+        int rc = parts->page && parts->out ? -ENOMEM : -EPROTO;
+        if (parts->page) munmap((void *)parts->page, sizeof *parts->page);
+        if (parts->out) munmap(parts->out, sizeof *parts->out);
+        return rc;
+    }
     for (size_t i = 2; i < reply->nfds; i++) reply->fds[i] = -1; /* the port's now */
     return 0;
+}
+
+void function_refit(struct function *f, const struct function_parts *parts)
+{
+    function_touch(f); /* in the old page, which children have */
+    munmap((void *)f->page, sizeof *f->page);
+    munmap(f->out, sizeof *f->out);
+    f->page = parts->page;
+    f->out = parts->out;
+    f->port = parts->port;
+    f->memberships = 0; /* in the new page; mcast_follow joins again */
+    follow_page(f, function_now());
 }
 
 static int ask(struct function *f, const char *device)
 {
     struct ctl_name name = {0};
+    struct function_parts parts;
     struct ctl_reply reply;
 
     int rc = ctl_connect(&f->ctl, NULL);
@@ -278,7 +301,10 @@ static int ask(struct function *f, const char *device)
         rc = complain(device, "rbondd's answer is malformed", -EPROTO);
     } else {
         memcpy(&f->opened, reply.records, sizeof f->opened);
-        rc = take_reply(f, &reply);
+        rc = function_take(&reply, &f->opened, &parts);
+        f->page = parts.page;
+        f->out = parts.out;
+        f->port = parts.port;
         if (rc) complain(device, "rbondd's descriptors are not as expected", rc);
     }
     ctl_reply_free(&reply);

@@ -35,7 +35,7 @@ struct function {
 
     pthread_mutex_t lock; /* guards all below */
     struct hca *hca;
-    struct port *port;
+    struct port *port;              /* NULL: handed back, nothing is sent or received */
     const struct device_page *page; /* rbondd's */
     struct function_page *out;      /* ours, read by rbondd */
     struct device_state state;      /* the last consistent copy of the page */
@@ -57,9 +57,11 @@ struct function {
     when_t held_since;
     int32_t hold_worth; /* > 0: it has been worth it lately */
     uint32_t hold_chances;
-    when_t now;     /* of the burst being received */
-    when_t wake_at; /* when the worker wakes by itself */
-    bool dirty;     /* the counters page is behind */
+    when_t now;             /* of the burst being received */
+    when_t wake_at;         /* when the worker wakes by itself */
+    when_t rejoin_at;       /* the worker's alone: without rbondd, when to look for a new one */
+    struct port_stats gone; /* of ports before this one */
+    bool dirty;             /* the counters page is behind */
     when_t published;
     const struct rb_qp *round_head; /* publish.c: where this round began; compared only */
     struct hca_tx tx[PORT_BURST];
@@ -70,6 +72,21 @@ struct function {
 int function_open(struct rb_context *ctx, const char *device, struct function **out);
 /* Stops the worker and frees all of it. In a forked child only memory and copies of descriptors. */
 void function_close(struct function *f);
+
+/* What CTL_OPEN and CTL_RECLAIM bring. Negative errno: nothing is kept. */
+struct function_parts {
+    const struct device_page *page;
+    struct function_page *out;
+    struct port *port;
+};
+int function_take(struct ctl_reply *reply, const struct ctl_opened *opened,
+                  struct function_parts *parts);
+/* Holding the lock: these from now on. */
+void function_refit(struct function *f, const struct function_parts *parts);
+
+/* rejoin.c: the worker, without the lock; f->ctl is NULL. If rbondd is back, hands the function to
+ * it. False: rbondd will not have it. */
+bool function_rejoin(struct function *f);
 
 /* process.c: in a child, takes the adapter over if the parent has ended and left it as it was.
  * True: it is this process's. */
@@ -102,8 +119,8 @@ when_t function_now(void);
 void function_flush(struct function *f, when_t now);
 /* Holding the lock: one round of receiving, timers, sending and events. True: there was work. */
 bool function_drive(struct function *f, bool by_worker, when_t now);
-/* Holding the lock, before a QP ends: an adapter has acknowledged what its program saw complete, and
- * has taken what the peer acknowledged; so nothing stays in the socket, and no ACK is owed. */
+/* Holding the lock, before a QP ends: an adapter has acknowledged what its program saw complete,
+ * and has taken what the peer acknowledged; so nothing stays in the socket, and no ACK is owed. */
 void function_settle(struct function *f, when_t now);
 /* Without the lock, from an empty poll. True: something may have completed. */
 bool function_spin(struct function *f);
@@ -144,7 +161,8 @@ struct gid mcast_wire(const struct gid *group);
 
 /* event.c: holding the lock */
 void events_deliver(struct function *f);
-/* Takes the object's unread async events out of its context's pipe again and returns how many they were. */
+/* Takes the object's unread async events out of its context's pipe again and returns how many they
+ * were. */
 uint32_t events_purge_async(struct function *f, struct rb_context *ctx, const void *object);
 void events_port(struct function *f, enum ibv_event_type type);
 

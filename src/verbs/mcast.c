@@ -39,7 +39,8 @@ static struct function_membership *find(struct function *f, const struct gid *gr
 
 static void leave(struct function *f, struct function_membership *m)
 {
-    port_udp_leave(f->port->rx_fd, &m->group, m->ifindex); /* its net device may have gone */
+    if (f->port)
+        port_udp_leave(f->port->rx_fd, &m->group, m->ifindex); /* its net device may have gone */
     memset(m, 0, sizeof *m);
     f->memberships--;
 }
@@ -52,7 +53,7 @@ static int join(struct function *f, const struct gid *group, uint32_t ifindex)
     if (!m) return -ENOMEM;
     /* In the page before it is true: whatever happens, rbondd leaves it. */
     *m = (struct function_membership){*group, ifindex};
-    int rc = port_udp_join(f->port->rx_fd, group, ifindex);
+    int rc = f->port ? port_udp_join(f->port->rx_fd, group, ifindex) : 0; /* function_refit will */
     if (rc < 0)
         memset(m, 0, sizeof *m);
     else

@@ -33,9 +33,10 @@ static void publish_counters(struct function *f)
     uint64_t words[sizeof counters / 8];
 
     /* The adapter never sees what the port refuses. */
-    counters.rx_icrc_encapsulated = f->port->stats.rx_icrc_errors;
-    counters.tx_dropped = f->port->stats.tx_errors;
-    counters.rx_bad_header += f->port->stats.rx_icrc_errors + f->port->stats.rx_short;
+    const struct port_stats none = {0}, *stats = f->port ? &f->port->stats : &none;
+    counters.rx_icrc_encapsulated = f->gone.rx_icrc_errors + stats->rx_icrc_errors;
+    counters.tx_dropped = f->gone.tx_errors + stats->tx_errors;
+    counters.rx_bad_header += counters.rx_icrc_encapsulated + f->gone.rx_short + stats->rx_short;
     memcpy(words, &counters, sizeof words);
     for (size_t i = 0; i < sizeof words / 8; i++)
         atomic_store_explicit(&f->out->counters[i], words[i], memory_order_relaxed);

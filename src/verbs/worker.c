@@ -25,6 +25,8 @@
 #define WATCH_MOST_NS MS_NS
 /* With events that found a pipe full, or counters not yet published: look again after this. */
 #define SOON_NS (10 * MS_NS)
+/* How often to look whether rbondd is back. */
+#define REJOIN_NS (200 * MS_NS)
 
 static bool program_spins(const struct function *f, when_t now)
 {
@@ -109,7 +111,8 @@ static void want_exact_timers(void) { prctl(PR_SET_TIMERSLACK, 1000ul); }
 
 static when_t wake_at(struct function *f, when_t now)
 {
-    when_t at = when_min(hca_deadline(f->hca), hold_deadline(f));
+    when_t at = f->port ? when_min(hca_deadline(f->hca), hold_deadline(f)) : NEVER;
+    if (!f->ctl) at = when_min(at, f->rejoin_at);
     if (f->unsent || f->dirty) at = when_min(at, when_add(now, SOON_NS));
     return at;
 }
@@ -119,7 +122,7 @@ static bool sleep_until(struct function *f, when_t at, bool away)
 {
     struct pollfd fds[3] = {{.fd = f->doorbell, .events = POLLIN},
                             {.fd = f->ctl ? ctl_fd(f->ctl) : -1, .events = POLLIN},
-                            {.fd = away ? -1 : f->port->rx_fd, .events = POLLIN}};
+                            {.fd = away || !f->port ? -1 : f->port->rx_fd, .events = POLLIN}};
     uint64_t left = when_is_never(at) ? 0 : when_since(at, function_now());
     struct timespec ts = {(time_t)(left / SEC_NS), (long)(left % SEC_NS)};
 
@@ -140,7 +143,21 @@ static void stay_away(struct function *f)
     do {
         if (sleep_until(f, when_add(function_now(), watch), true)) return;
         watch = watch * 2 < WATCH_MOST_NS ? watch * 2 : WATCH_MOST_NS;
+        if (!f->ctl && when_due(f->rejoin_at, function_now())) return;
     } while (!atomic_load(&f->stop) && program_spins(f, function_now()));
+}
+
+/* Programs outlive rbondd, and hand their function back to the next one. */
+static void look_for_rbondd(struct function *f)
+{
+    when_t now = function_now();
+
+    if (f->ctl || f->fatal || !when_due(f->rejoin_at, now)) return;
+    f->rejoin_at = when_add(now, REJOIN_NS);
+    if (function_rejoin(f)) return;
+    pthread_mutex_lock(&f->lock);
+    device_gone(f, now);
+    pthread_mutex_unlock(&f->lock);
 }
 
 static void *work(void *arg)
@@ -150,6 +167,7 @@ static void *work(void *arg)
     want_short_slice();
     want_exact_timers();
     while (!atomic_load(&f->stop)) {
+        look_for_rbondd(f);
         pthread_mutex_lock(&f->lock);
         when_t now = function_now();
         bool news = listen_to_rbondd(f, now);

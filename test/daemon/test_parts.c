@@ -266,12 +266,16 @@ static void test_share_of_a_user(void **state)
         owned[n].uid = n <= FUNCTIONS_PER_USER ? 12345 : 12346; /* the second has one less */
         fs.slot[n].function = &owned[n];
     }
-    assert_int_equal(functions_open(&fs, &device, 1, 12345, (when_t){1}, &fn, fds, &ntx), -EDQUOT);
-    assert_int_equal(functions_open(&fs, &device, 1, 12346, (when_t){1}, &fn, fds, &ntx), -EUSERS);
+    assert_int_equal(functions_open(&fs, &device, 1, 12345, 0, (when_t){1}, &fn, fds, &ntx),
+                     -EDQUOT);
+    assert_int_equal(functions_open(&fs, &device, 1, 12346, 0, (when_t){1}, &fn, fds, &ntx),
+                     -EUSERS);
+    assert_int_equal(functions_open(&fs, &device, 1, 0, 7, (when_t){1}, &fn, fds, &ntx), -EBUSY);
     owned[1].uid = 0;
-    assert_int_equal(functions_open(&fs, &device, 1, 12345, (when_t){1}, &fn, fds, &ntx), -EUSERS);
+    assert_int_equal(functions_open(&fs, &device, 1, 12345, 0, (when_t){1}, &fn, fds, &ntx),
+                     -EUSERS);
     for (unsigned n = 1; n < FUNCTIONS_MAX; n++) owned[n].uid = 0;
-    assert_int_equal(functions_open(&fs, &device, 1, 0, (when_t){1}, &fn, fds, &ntx), -EUSERS);
+    assert_int_equal(functions_open(&fs, &device, 1, 0, 0, (when_t){1}, &fn, fds, &ntx), -EUSERS);
 }
 
 int main(void)
