@@ -75,7 +75,7 @@ static bool known_by(struct ucma_id *id, uint32_t ifindex, bool seek)
     struct route_answer a;
     if (route_lookup(id->broker->routes, &q, &a) != 0 || a.oif != ifindex) return false;
     struct gid hop = next_hop(&a, &id->route.remote);
-    if (route_neighbour(id->broker->routes, ifindex, &hop) == 1) return true;
+    if (route_neighbour(id->broker->routes, ifindex, &hop, NULL) == 1) return true;
     if (seek) route_seek_neighbour(ifindex, &hop);
     return false;
 }

@@ -9,6 +9,7 @@
  *   mcast.c                     groups: the adapter's and the socket's
  *   pd.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
  *   qp_open.c xrcd.c            XRC: targets with more handles, domains
+ *   l2.c                        a peer's MAC address
  *   import.c                    more handles of a context and what is in it
  *   comp_cntr.c                 completion counters, refused
  *   dv.c                        rbond's own extensions       refuse.c       what is not supported

@@ -53,12 +53,3 @@ EXPORT int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
     if (!context_is_ours(qp->context)) return REAL(ibv_query_ece, "IBVERBS_1.10")(qp, ece);
     return errno = EOPNOTSUPP;
 }
-
-/* The kernel finds the MAC of every packet itself; what it found is not shown to programs. */
-EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr,
-                                       uint8_t mac[ETHERNET_LL_SIZE], uint16_t *vid)
-{
-    if (!context_is_ours(context))
-        return REAL(ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1")(context, attr, mac, vid);
-    return EOPNOTSUPP;
-}

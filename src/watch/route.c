@@ -131,20 +131,33 @@ int route_lookup(struct route *route, const struct route_query *query, struct ro
 
 /* ---- neighbours ------------------------------------------------------------------------------ */
 
+struct neighbour {
+    int known;
+    uint8_t *mac;
+};
+
 static int read_neighbour(const struct nlmsghdr *nlh, void *data)
 {
     static const unsigned valid =
         NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE | NUD_PROBE | NUD_STALE | NUD_DELAY;
+    struct neighbour *n = data;
+    const struct nlattr *attr;
     if (nlh->nlmsg_type != RTM_NEWNEIGH) return MNL_CB_OK;
     if (nlh->nlmsg_len < NLMSG_LENGTH(sizeof(struct ndmsg))) return MNL_CB_ERROR;
     const struct ndmsg *ndm = mnl_nlmsg_get_payload(nlh);
-    *(int *)data = (ndm->ndm_state & valid) != 0;
+    n->known = (ndm->ndm_state & valid) != 0;
+    mnl_attr_for_each(attr, nlh, sizeof *ndm)
+    {
+        if (n->mac && mnl_attr_get_type(attr) == NDA_LLADDR && mnl_attr_get_payload_len(attr) == 6)
+            memcpy(n->mac, mnl_attr_get_payload(attr), 6);
+    }
     return MNL_CB_STOP;
 }
 
-int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *addr)
+int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *addr, uint8_t *mac)
 {
     uint8_t buf[8192];
+    struct neighbour answer = {.mac = mac};
     struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
     nlh->nlmsg_type = RTM_GETNEIGH;
     nlh->nlmsg_flags = NLM_F_REQUEST;
@@ -152,9 +165,8 @@ int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *add
     ndm->ndm_family = gid_is_ipv4(addr) ? AF_INET : AF_INET6;
     ndm->ndm_ifindex = (int)ifindex;
     put_address(nlh, NDA_DST, addr);
-    int known = 0;
-    int err = ask(route, buf, sizeof buf, read_neighbour, &known);
-    return err == -ENOENT ? 0 : err ? err : known;
+    int err = ask(route, buf, sizeof buf, read_neighbour, &answer);
+    return err == -ENOENT ? 0 : err ? err : answer.known;
 }
 
 void route_seek_neighbour(uint32_t ifindex, const struct gid *addr)

@@ -31,8 +31,9 @@ void route_close(struct route *route);
  * -EACCES (prohibited), -EINVAL (unreachable and blackhole routes, families that differ). */
 int route_lookup(struct route *route, const struct route_query *query, struct route_answer *answer);
 
-/* Does the kernel know the link address of this neighbour? 1, 0, or a negative errno. */
-int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *addr);
+/* Does the kernel know the link address of this neighbour? 1, with the first 6 bytes of it in `mac`
+ * (NULL: not wanted); 0; or a negative errno. */
+int route_neighbour(struct route *route, uint32_t ifindex, const struct gid *addr, uint8_t *mac);
 /* Makes the kernel look for it: an empty datagram goes to its discard port once it is known. */
 void route_seek_neighbour(uint32_t ifindex, const struct gid *addr);
 

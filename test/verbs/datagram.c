@@ -151,5 +151,50 @@ static void refuses_wrong_addresses(void **state)
     close_end(&e);
 }
 
+/* ---- MAC addresses ------------------------------------------------------------------------ */
+
+static int resolve(struct end *e, const union ibv_gid *dgid, uint8_t mac[6], uint16_t *vid)
+{
+    union ibv_gid gid;
+    struct ibv_ah_attr attr = {.is_global = 1, .port_num = 1, .grh.dgid = *dgid};
+    attr.grh.sgid_index = (uint8_t)gid_index(e->context, &gid);
+    return ibv_resolve_eth_l2_from_gid(e->context, &attr, mac, vid);
+}
+
+static void finds_mac_addresses(void **state)
+{
+    static const uint8_t neighbour[6] = {2, 0, 0, 0, 0, 9}, group[6] = {1, 0, 0x5e, 0, 0, 5};
+    struct end e;
+    union ibv_gid own, gid;
+    uint8_t mac[6], device_mac[6];
+    uint16_t vid;
+    (void)state;
+
+    assert_int_equal(system("ip neigh replace 10.78.0.9 lladdr 02:00:00:00:00:09 dev va"), 0);
+    open_end(&e, IBV_QPT_UD);
+    assert_true(gid_index(e.context, &own) >= 0); /* 10.78.0.1 */
+    gid = own;
+    gid.raw[15] = 9;
+    assert_int_equal(resolve(&e, &gid, mac, &vid), 0);
+    assert_memory_equal(mac, neighbour, 6);
+    assert_int_equal(vid, 0xffff);
+    gid.raw[15] = 77; /* nobody */
+    assert_int_equal(resolve(&e, &gid, mac, NULL), -EHOSTUNREACH);
+    memcpy(gid.raw + 12, (uint8_t[]){224, 0, 0, 5}, 4);
+    assert_int_equal(resolve(&e, &gid, mac, NULL), 0);
+    assert_memory_equal(mac, group, 6);
+    FILE *file = fopen("/sys/class/net/va/address", "r");
+    /* sysfs may be another namespace's: then only that there is an answer */
+    bool told =
+        file && fscanf(file, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &device_mac[0], &device_mac[1],
+                       &device_mac[2], &device_mac[3], &device_mac[4], &device_mac[5]) == 6;
+    if (file) fclose(file);
+    assert_int_equal(resolve(&e, &own, mac, &vid), 0);
+    if (told) assert_memory_equal(mac, device_mac, 6);
+    memset(&gid, 0, sizeof gid);
+    assert_int_equal(resolve(&e, &gid, mac, &vid), -EINVAL);
+    close_end(&e);
+}
+
 EDGE_MAIN(cmocka_unit_test(answers_a_datagram), cmocka_unit_test(carries_class_and_hops),
-          cmocka_unit_test(refuses_wrong_addresses))
+          cmocka_unit_test(refuses_wrong_addresses), cmocka_unit_test(finds_mac_addresses))

@@ -78,16 +78,16 @@ static void test_neighbours(void **state)
     uint32_t va = if_nametoindex("va");
     struct gid known = gid("10.9.0.7"), never = gid("10.9.0.8"), six = gid("fd00:9::7");
     assert_int_equal(route_open(&r), 0);
-    assert_int_equal(route_neighbour(r, va, &never), 0);
+    assert_int_equal(route_neighbour(r, va, &never, NULL), 0);
     route_seek_neighbour(va, &never);
-    assert_int_equal(route_neighbour(r, va, &never), 0); /* nobody answers on this link */
+    assert_int_equal(route_neighbour(r, va, &never, NULL), 0); /* nobody answers on this link */
     assert_int_equal(system("ip neigh add 10.9.0.7 lladdr 02:00:00:00:00:07 dev va && "
                             "ip neigh add fd00:9::7 lladdr 02:00:00:00:00:07 dev va"),
                      0);
-    assert_int_equal(route_neighbour(r, va, &known), 1);
-    assert_int_equal(route_neighbour(r, va, &six), 1);
-    assert_int_equal(route_neighbour(r, if_nametoindex("vb"), &known), 0);
-    assert_int_equal(route_neighbour(r, 9999, &known), -ENODEV);
+    assert_int_equal(route_neighbour(r, va, &known, NULL), 1);
+    assert_int_equal(route_neighbour(r, va, &six, NULL), 1);
+    assert_int_equal(route_neighbour(r, if_nametoindex("vb"), &known, NULL), 0);
+    assert_int_equal(route_neighbour(r, 9999, &known, NULL), -ENODEV);
     route_close(r);
 }
 
