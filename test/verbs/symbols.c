@@ -155,6 +155,10 @@ static void every_verb_is_interposed(void **state)
 static const struct {
     const char *node, *name;
 } later[] = {
+    {"IBVERBS_1.15", "ibv_alloc_dmah"},          {"IBVERBS_1.15", "ibv_dealloc_dmah"},
+    {"IBVERBS_1.15", "ibv_reg_mr_ex"},           {"IBVERBS_1.16", "ibv_dm_export_dmabuf_fd"},
+    {"IBVERBS_1.17", "ibv_alloc_buf"},           {"IBVERBS_1.17", "ibv_free_buf"},
+    {"IBVERBS_1.17", "ibv_reg_buf_mr"},          {"IBVERBS_1.18", "ibv_export_buf_dmabuf_fd"},
     {"IBVERBS_1.16", "ibv_query_port_speed"},    {"IBVERBS_1.18", "_ibv_query_comp_cntr_caps"},
     {"IBVERBS_1.18", "ibv_create_comp_cntr"},    {"IBVERBS_1.18", "ibv_destroy_comp_cntr"},
     {"IBVERBS_1.18", "ibv_inc_comp_cntr"},       {"IBVERBS_1.18", "ibv_inc_err_comp_cntr"},
