@@ -38,7 +38,7 @@ bool ctl_path(unsigned index, char path[108])
         snprintf(path, 108, "%s", fixed);
         return index == 0;
     }
-    if (stat("/proc/self/ns/net", &ns) != 0) return false;
+    if (stat("/proc/thread-self/ns/net", &ns) != 0) return false; /* setns moves one thread */
     unsigned long inode = ns.st_ino;
     bool has_xdg = xdg && *xdg && strlen(xdg) < 64;
 

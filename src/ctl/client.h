@@ -18,8 +18,9 @@ struct ctl_reply {
     char error[sizeof((struct ctl_error *)0)->text]; /* when ctl_call fails: one line for the user */
 };
 
-/* Where the daemon of this network namespace may listen, likeliest first: $RBOND_SOCKET alone if set;
- * else /run/rbond/<inode of /proc/self/ns/net>.sock, $XDG_RUNTIME_DIR/rbond/..., /tmp/rbond-<euid>/...
+/* Where the daemon of the calling thread's network namespace may listen, likeliest first:
+ * $RBOND_SOCKET alone if set; else /run/rbond/<inode of /proc/thread-self/ns/net>.sock,
+ * $XDG_RUNTIME_DIR/rbond/..., /tmp/rbond-<euid>/...
  * Writes path number `index` to `path`; false: no more. The daemon binds the first it can. */
 bool ctl_path(unsigned index, char path[108]);
 

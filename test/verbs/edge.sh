@@ -15,7 +15,12 @@ cleanup() {
     rm -rf "$dir"
 }
 trap cleanup EXIT
-export RBOND_SOCKET="$dir/rbondd.sock"
+if [ -n "$EDGE_OWN_PLACE" ]; then
+    unset RBOND_SOCKET # the namespace's own
+    export XDG_RUNTIME_DIR="$dir"
+else
+    export RBOND_SOCKET="$dir/rbondd.sock"
+fi
 ip link set lo up
 ip link add va type veth peer name vb
 ip addr add 10.78.0.1/24 dev va
