@@ -74,6 +74,7 @@ static const struct request {
     [CTL_CM_CMD] = {"cm-cmd", CTL_ANY_LEN, NULL},
     [CTL_GID_LIST] = {"gid-list", 0, NULL},
     [CTL_RECLAIM] = {"reclaim", sizeof(struct ctl_reclaim), check_reclaim},
+    [CTL_CM_ID_LIST] = {"cm-id-list", 0, NULL},
 };
 
 static const struct request *request_of(uint32_t type)

@@ -35,6 +35,7 @@ enum ctl_type {
     CTL_CM_CMD,           /* one ucma write() -> its response bytes */
     CTL_GID_LIST,         /* -> ctl_gid[]: slots that hold one */
     CTL_RECLAIM,          /* ctl_reclaim -> as CTL_OPEN; see there */
+    CTL_CM_ID_LIST,       /* -> ctl_cm_id[]: ids of the RDMA connection manager */
     /* unsolicited, to owners of a function and to monitors */
     CTL_EVENT = 64,       /* ctl_event */
 };
@@ -154,6 +155,28 @@ struct ctl_gid {
     uint32_t index, pad;
     uint8_t gid[16];
 };
+
+enum ctl_cm_state { /* as rdma-resource(8) names them */
+    CTL_CM_IDLE,
+    CTL_CM_ADDR_QUERY,
+    CTL_CM_ADDR_RESOLVED,
+    CTL_CM_ROUTE_RESOLVED,
+    CTL_CM_ADDR_BOUND,
+    CTL_CM_LISTEN,
+    CTL_CM_CONNECT,
+    CTL_CM_DISCONNECT,
+};
+
+struct ctl_cm_id {
+    char device[CTL_NAME_LEN]; /* "": none yet */
+    char comm[CTL_NAME_LEN];
+    uint32_t pid, lqpn; /* lqpn 0: not known yet */
+    uint16_t ps;        /* RDMA_PS_TCP ... */
+    uint16_t src_port, dst_port;
+    uint8_t qp_type, state; /* enum ibv_qp_type, ctl_cm_state */
+    uint8_t src[16], dst[16]; /* zero: none; IPv4 mapped */
+};
+static_assert(sizeof(struct ctl_cm_id) == 112, "ctl_cm_id");
 
 /* One counter of a device or of one member (member "": the device). */
 struct ctl_stat {

@@ -5,6 +5,7 @@
 #include "base/must.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -192,6 +193,42 @@ void cmbroker_devices_changed(struct cmbroker *broker)
         if (id->uid) ucma_report(id, UCMA_EV_DEVICE_REMOVAL, 0);
     }
     broker_pump(broker);
+}
+
+static uint8_t shown_state(enum ucma_state state)
+{
+    static const uint8_t shown[] = {
+        [UCMA_IDLE] = CTL_CM_IDLE,
+        [UCMA_BOUND] = CTL_CM_ADDR_BOUND,
+        [UCMA_RESOLVING] = CTL_CM_ADDR_QUERY,
+        [UCMA_ADDR_RESOLVED] = CTL_CM_ADDR_RESOLVED,
+        [UCMA_ROUTE_RESOLVED] = CTL_CM_ROUTE_RESOLVED,
+        [UCMA_LISTENING] = CTL_CM_LISTEN,
+        [UCMA_CONNECTING] = CTL_CM_CONNECT,
+        [UCMA_DISCONNECTED] = CTL_CM_DISCONNECT,
+    };
+    return shown[state];
+}
+
+bool cmbroker_id(struct cmbroker *broker, size_t *cursor, struct ctl_cm_id *out)
+{
+    while (*cursor < UCMA_MAX_IDS && !broker->ids[*cursor]) ++*cursor;
+    if (*cursor == UCMA_MAX_IDS) return false;
+    const struct ucma_id *id = broker->ids[(*cursor)++];
+    struct cmbroker_device dev;
+    *out = (struct ctl_cm_id){.pid = (uint32_t)id->channel->pid,
+                              .lqpn = id->qpn,
+                              .ps = id->ps,
+                              .src_port = ucma_addr_port(&id->src),
+                              .dst_port = ucma_addr_port(&id->dst),
+                              .qp_type = id->qp_type,
+                              .state = shown_state(id->state)};
+    if (id->guid && broker_device_by_guid(broker, id->guid, &dev))
+        snprintf(out->device, sizeof out->device, "%s", dev.name);
+    struct gid src = ucma_addr_gid(&id->src), dst = ucma_addr_gid(&id->dst);
+    memcpy(out->src, src.raw, sizeof out->src);
+    memcpy(out->dst, dst.raw, sizeof out->dst);
+    return true;
 }
 
 bool cmbroker_counter(const struct cmbroker *broker, size_t index, const char **name,

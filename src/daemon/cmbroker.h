@@ -9,6 +9,7 @@
 #define RBOND_DAEMON_CMBROKER_H
 
 #include "ctl/page.h"
+#include "ctl/proto.h"
 #include "ctl/ucma.h"
 #include <stdbool.h>
 #include <stddef.h>
@@ -66,6 +67,10 @@ void cmbroker_close(struct cmbroker_channel *channel);
 
 /* Devices came or went, or their GIDs, members, tables changed: call after the change. */
 void cmbroker_devices_changed(struct cmbroker *broker);
+
+/* Id number *cursor or a later one for CTL_CM_ID_LIST, all but `comm`; *cursor goes past it. False:
+ * no more. */
+bool cmbroker_id(struct cmbroker *broker, size_t *cursor, struct ctl_cm_id *out);
 
 /* Counters by name for CTL_STAT; false past the last. */
 bool cmbroker_counter(const struct cmbroker *broker, size_t index, const char **name,

@@ -125,7 +125,7 @@ static int choose(struct functions *fs, unsigned wanted, when_t now)
 
 /* ---- open and close ---------------------------------------------------------------------- */
 
-static void read_comm(pid_t pid, char *to, size_t size)
+void process_comm(pid_t pid, char *to, size_t size)
 {
     char path[40], text[CTL_NAME_LEN] = "";
 
@@ -186,7 +186,7 @@ int functions_open(struct functions *fs, struct device *device, pid_t pid, uid_t
     fds[2] = slot->rx_fd;
     fn->pid = pid;
     fn->uid = uid;
-    read_comm(pid, fn->comm, sizeof fn->comm);
+    process_comm(pid, fn->comm, sizeof fn->comm);
     memcpy(fn->device_name, device->name, sizeof fn->device_name);
     fn->device = device;
     device->functions++;

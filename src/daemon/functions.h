@@ -62,6 +62,9 @@ void functions_close(struct functions *fs, struct function *fn, when_t now);
 void functions_detach(struct functions *fs, const struct device *device);
 
 /* Function number `n` or NULL. */
+/* The name of a process; "" where it has gone. */
+void process_comm(pid_t pid, char *to, size_t size);
+
 struct function *functions_at(const struct functions *fs, unsigned n);
 
 /* ---- a function's page, which its program writes as it likes ------------------------------ */

@@ -157,6 +157,19 @@ void list_qps(const struct functions *fs, struct records *out)
         if (functions_at(fs, n)) function_read_qps(functions_at(fs, n), add_qp, out);
 }
 
+void list_cm_ids(struct cmbroker *broker, struct records *out)
+{
+    struct ctl_cm_id one, *to;
+    size_t cursor = 0;
+
+    start(out, sizeof one);
+    while (broker && cmbroker_id(broker, &cursor, &one)) {
+        if (!(to = add(out))) return;
+        *to = one;
+        process_comm((pid_t)one.pid, to->comm, sizeof to->comm);
+    }
+}
+
 /* ---- counters ---------------------------------------------------------------------------- */
 
 static const char *const counter_names[] = {

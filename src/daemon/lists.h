@@ -22,6 +22,7 @@ void list_bonds(const struct registry *reg, struct records *out);
 void list_links(const struct registry *reg, struct records *out);
 void list_functions(const struct functions *fs, struct records *out);
 void list_qps(const struct functions *fs, struct records *out);
+void list_cm_ids(struct cmbroker *broker, struct records *out);
 void list_stats(const struct registry *reg, const struct functions *fs,
                 const struct cmbroker *broker, struct records *out);
 

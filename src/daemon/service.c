@@ -217,6 +217,7 @@ static void list(const struct call *c)
     case CTL_LINK_LIST: list_links(c->s->registry, &r); break;
     case CTL_FUNCTION_LIST: list_functions(c->s->functions, &r); break;
     case CTL_GID_LIST: list_gids(c->s->registry, &r); break;
+    case CTL_CM_ID_LIST: list_cm_ids(c->s->broker, &r); break;
     case CTL_QP_LIST: list_qps(c->s->functions, &r); break;
     default: list_stats(c->s->registry, c->s->functions, c->s->broker, &r); break;
     }
@@ -275,6 +276,7 @@ static void (*const handlers[])(const struct call *) = {
     [CTL_QP_LIST] = list,      [CTL_STAT] = list,         [CTL_MONITOR] = monitor,
     [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command, [CTL_GID_LIST] = list,
     [CTL_RECLAIM] = reclaim,
+    [CTL_CM_ID_LIST] = list,
 };
 
 /* ---- connections ------------------------------------------------------------------------- */

@@ -89,6 +89,7 @@ struct ucma_id {
     bool reuseaddr, afonly, afonly_set; /* by the program */
     bool removed;                       /* the program knows that the device has gone */
     uint32_t qkey;
+    qpn_t qpn; /* as CONNECT or ACCEPT said; 0: not yet */
 
     struct cm_id *cm;
     struct cm_listener *listener;

@@ -71,6 +71,7 @@ int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
 {
     if (id->state != UCMA_ROUTE_RESOLVED || id->cm) return -EINVAL;
     if (id->qp_type == IBV_QPT_XRC_RECV) return -EINVAL; /* it can only be asked */
+    if (id->removed) return -ENODEV;
     if (param->private_data_len > (is_ud(id) ? SIDR_USER_LEN : REQ_USER_LEN)) return -EINVAL;
     struct cmbroker *b = id->broker;
     uint8_t room[CM_SIDR_REQ_PRIVATE];
@@ -92,8 +93,10 @@ int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
         p.offer.private_len = len;
         err = cm_connect(b->cm, &p, id, &id->cm, broker_now());
     }
-    if (!err) id->state = UCMA_CONNECTING;
-    return err;
+    if (err) return err;
+    id->qpn = param->qp_num & 0xffffff;
+    id->state = UCMA_CONNECTING;
+    return 0;
 }
 
 int ucma_listen(struct ucma_id *id, uint32_t backlog)
@@ -122,7 +125,9 @@ int ucma_listen(struct ucma_id *id, uint32_t backlog)
 int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
 {
     if (id->state != UCMA_CONNECTING || !id->cm) return -EINVAL;
+    if (id->removed) return -ENODEV;
     if (!param) return cm_ready(id->cm, broker_now());
+    id->qpn = param->qp_num & 0xffffff;
     if (is_ud(id)) {
         id->qkey = param->qkey ? param->qkey : id->qkey;
         return cm_sidr_answer(id->cm, CM_SIDR_OK, param->qp_num & 0xffffff, id->qkey,
@@ -144,7 +149,9 @@ int ucma_reject(struct ucma_id *id, uint8_t reason, const void *data, size_t len
 int ucma_disconnect(struct ucma_id *id)
 {
     if (!id->cm || is_ud(id)) return -EINVAL;
-    return cm_disconnect(id->cm, broker_now());
+    (void)!cm_disconnect(id->cm,
+                         broker_now()); /* where that comes too late, it is done: as Linux */
+    return 0;
 }
 
 int ucma_notify(struct ucma_id *id, uint32_t event)
