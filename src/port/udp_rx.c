@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "port/udp_port.h"
 #include "wire/icrc.h"
+#include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
 
@@ -170,6 +171,7 @@ int udp_rx(struct port *port, void (*sink)(void *ctx, const struct hca_rx *rx), 
     struct udp_port *p = (struct udp_port *)port;
     struct udp_rx *rx = &p->rx;
     int given = 0, seen = 0, n;
+    int before = errno; /* a program's: that nothing came is no error of the call it made */
     do {
         n = recvmmsg(port->rx_fd, rx->msg, UDP_RX_TRAINS, MSG_DONTWAIT, NULL);
         for (int i = 0; i < n; i++) {
@@ -192,5 +194,6 @@ int udp_rx(struct port *port, void (*sink)(void *ctx, const struct hca_rx *rx), 
             rx->msg[i].msg_hdr.msg_controllen = sizeof rx->control[i].bytes;
         }
     } while (n == UDP_RX_TRAINS && seen < PORT_BURST);
+    if (n < 0) errno = before;
     return given;
 }

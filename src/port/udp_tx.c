@@ -260,13 +260,16 @@ static size_t send_trains(struct udp_port *p, size_t ntrains)
 {
     struct udp_tx *tx = &p->tx;
     size_t k = 0;
+    int before = errno; /* a program's, as in udp_rx */
     while (k < ntrains) {
         struct udp_tx_socket *s = tx->train[k].socket;
         size_t run = 1;
         while (k + run < ntrains && tx->train[k + run].socket == s) run++;
         int sent = sendmmsg(s->fd, tx->msg + k, (unsigned)run, MSG_DONTWAIT);
         if (sent < 0) {
-            if (!refused(p, k, errno)) return k;
+            int why = errno;
+            errno = before;
+            if (!refused(p, k, why)) return k;
             if (tx->train[k].npkts == 0) k++;
             continue;
         }
