@@ -91,7 +91,7 @@ void cm_expire(struct cm *cm, when_t now)
         struct cm_id *id = container_of(heap_first(&cm->alarms), struct cm_id, alarm);
         cm_set_deadline(id, NEVER);
         if (id->state == CMS_UNCLAIMED)
-            hold_expire(id);
+            hold_expire(id, now);
         else if (id->sidr)
             sidr_expire(id, now);
         else

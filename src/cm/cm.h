@@ -139,6 +139,7 @@ struct cm_offer {
     uint8_t retry_count, rnr_retry_count; /* 0..7 */
     bool flow_control, srq;
     uint64_t ca_guid;
+    struct cm_ece ece;
     const void *private_data;
     size_t private_len;
 };
@@ -159,7 +160,7 @@ int cm_connect(struct cm *cm, const struct cm_connect_param *param, void *owner,
 int cm_accept(struct cm_id *id, const struct cm_offer *offer, when_t now);
 /* After CM_EVENT_REP: sends the RTU. */
 int cm_ready(struct cm_id *id, when_t now);
-/* The QP saw its first packet before the RTU came. */
+/* The QP saw its first packet before the RTU came. -EISCONN where it is up already. */
 int cm_established(struct cm_id *id, when_t now);
 /* After CM_EVENT_REQ or CM_EVENT_REP. */
 int cm_reject(struct cm_id *id, uint16_t reason, const void *private_data, size_t len, when_t now);

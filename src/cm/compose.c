@@ -41,6 +41,7 @@ void compose_req(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
         .path_mtu = id->path_mtu,
         .max_cm_retries = CM_MAX_RETRIES,
         .srq = offer->srq,
+        .ece = offer->ece,
         .primary = {.local_lid = 0xffff, /* permissive: there are no LIDs on Ethernet */
                     .remote_lid = 0xffff,
                     .local_gid = id->route.local,
@@ -70,6 +71,7 @@ void compose_rep(struct cm_msg *m, const struct cm_id *id, const struct cm_offer
         .flow_control = offer->flow_control,
         .rnr_retry_count = offer->rnr_retry_count,
         .srq = offer->srq || xrc, /* a target takes its receives from SRQs alone */
+        .ece = offer->ece,
         .local_ca_guid = id->local_guid,
     };
     put_private(m->rep.private_data, CM_REP_PRIVATE, offer->private_data, offer->private_len);
@@ -97,6 +99,23 @@ void compose_rej(struct cm_msg *m, const struct cm_id *id, enum cm_msg_answered 
         put_be64(m->rej.ari, id->local_guid);
     }
     put_private(m->rej.private_data, CM_REJ_PRIVATE, private_data, len);
+}
+
+void compose_refusal(struct cm_msg *m, const struct cm_msg *request, uint16_t reason)
+{
+    memset(m, 0, sizeof *m);
+    m->tid = request->tid;
+    if (request->attr == CM_SIDR_REQ) {
+        m->attr = CM_SIDR_REP;
+        m->sidr_rep.request_id = request->sidr_req.request_id;
+        m->sidr_rep.status = CM_SIDR_UNSUPPORTED_SERVICE;
+        m->sidr_rep.service_id = request->sidr_req.service_id;
+        return;
+    }
+    m->attr = CM_REJ;
+    m->rej.remote_comm_id = request->req.local_comm_id;
+    m->rej.answers = CM_ANSWERS_REQ;
+    m->rej.reason = reason;
 }
 
 void compose_rtu(struct cm_msg *m, const struct cm_id *id)

@@ -136,7 +136,7 @@ int cm_ready(struct cm_id *id, when_t now)
 int cm_established(struct cm_id *id, when_t now)
 {
     (void)now;
-    if (id->state == CMS_ESTABLISHED) return 0;
+    if (id->state == CMS_ESTABLISHED) return -EISCONN;
     if (id->state != CMS_REP_SENT && id->state != CMS_REP_HELD) return -EINVAL;
     conn_go_established(id);
     cm_report(id, CM_EVENT_ESTABLISHED, NULL);

@@ -17,10 +17,8 @@ static void send_mra(struct cm_id *id, enum cm_msg_answered answers)
 void conn_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route,
                  uint16_t reason)
 {
-    struct cm_msg m = {.attr = CM_REJ, .tid = msg->tid};
-    m.rej.remote_comm_id = msg->req.local_comm_id;
-    m.rej.answers = CM_ANSWERS_REQ;
-    m.rej.reason = reason;
+    struct cm_msg m;
+    compose_refusal(&m, msg, reason);
     cm_send_msg(cm, route, &m);
     cm->counters.rejects_sent++;
 }

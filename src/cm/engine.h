@@ -23,6 +23,7 @@
 /* How long an answer that ends the matter is kept for a question that comes again. */
 #define CM_KEEP_ANSWER_NS (30 * SEC_NS)
 #define CM_GRACE_NS SEC_NS
+#define CM_KEEP_REFUSAL_NS (5 * SEC_NS) /* of a request that nobody claimed */
 #define CM_MAX_HELD 256
 #define CM_TIMEWAIT_MAX_NS (250 * MS_NS)
 /* As long as we wait for anybody's answer, whatever timeout he asks for. */
@@ -156,6 +157,8 @@ void compose_rej(struct cm_msg *m, const struct cm_id *id, enum cm_msg_answered 
                  uint16_t reason, const void *private_data, size_t len);
 /* The no to a REP that no id of ours takes. */
 void compose_rej_rep(struct cm_msg *m, const struct cm_msg *rep, uint16_t reason);
+/* The no to a REQ, with this reason, or to a SIDR_REQ: that there is no such service. */
+void compose_refusal(struct cm_msg *m, const struct cm_msg *request, uint16_t reason);
 void compose_rtu(struct cm_msg *m, const struct cm_id *id);
 void compose_dreq(struct cm_msg *m, const struct cm_id *id);
 void compose_drep(struct cm_msg *m, const struct cm_id *id);
@@ -168,7 +171,7 @@ bool hold_request(struct cm *cm, const struct cm_msg *msg, const struct cm_route
                   when_t now);
 /* There is a new listener. */
 void hold_claim(struct cm *cm, when_t now);
-void hold_expire(struct cm_id *id);
+void hold_expire(struct cm_id *id, when_t now);
 void hold_forget(struct cm_id *id); /* its sender has given up */
 
 /* conn_input.c */

@@ -82,14 +82,18 @@ void hold_forget(struct cm_id *id)
     release(id, &msg, &route);
 }
 
-void hold_expire(struct cm_id *id)
+/* The refusal is kept for a while: were the request that is under way once more held anew, a later
+ * listener would get what its sender has long given up. */
+void hold_expire(struct cm_id *id, when_t now)
 {
-    struct cm *cm = id->cm;
-    struct cm_msg msg;
-    struct cm_route route;
-    release(id, &msg, &route);
-    if (msg.attr == CM_SIDR_REQ)
-        sidr_refuse(cm, &msg, &route);
-    else
-        conn_refuse(cm, &msg, &route, CM_REJ_INVALID_SERVICE_ID);
+    struct cm_msg request, refusal;
+    decode(id, &request);
+    compose_refusal(&refusal, &request, CM_REJ_INVALID_SERVICE_ID);
+    if (!id->sidr) id->cm->counters.rejects_sent++;
+    id->cm->nheld--;
+    list_del(&id->waiting);
+    cm_msg_encode(id->sent, &refusal);
+    cm_send_mad(id->cm, &id->route, id->sent, 0);
+    id->state = id->sidr ? CMS_SIDR_DONE : CMS_REJ_SENT;
+    cm_set_deadline(id, when_add(now, CM_KEEP_REFUSAL_NS));
 }

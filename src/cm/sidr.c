@@ -47,10 +47,8 @@ int cm_sidr_answer(struct cm_id *id, uint8_t status, qpn_t qpn, uint32_t qkey,
 
 void sidr_refuse(struct cm *cm, const struct cm_msg *msg, const struct cm_route *route)
 {
-    struct cm_msg m = {.attr = CM_SIDR_REP, .tid = msg->tid};
-    m.sidr_rep.request_id = msg->sidr_req.request_id;
-    m.sidr_rep.status = CM_SIDR_UNSUPPORTED_SERVICE;
-    m.sidr_rep.service_id = msg->sidr_req.service_id;
+    struct cm_msg m;
+    compose_refusal(&m, msg, 0);
     cm_send_msg(cm, route, &m);
 }
 

@@ -183,6 +183,8 @@ int ucma_bind(struct ucma_id *id, const struct sockaddr *addr, size_t len);
 int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src_len,
                       const struct sockaddr *dst, size_t dst_len, uint32_t timeout_ms);
 int ucma_resolve_route(struct ucma_id *id);
+/* RDMA_OPTION_IB_PATH: the route is this path record. */
+int ucma_set_path(struct ucma_id *id, const void *option, size_t len);
 /* Resolutions that are to look again. */
 void ucma_resolve_expire(struct cmbroker *broker, when_t now);
 /* src's port, or with none there one of the kernel's ephemeral range. */
@@ -191,10 +193,12 @@ int ucma_claim_port(struct ucma_id *id);
 void ucma_release_port(struct ucma_id *id);
 
 bool ucma_qp_type_is_known(uint8_t qp_type);
-int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param);
+int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param,
+                 const struct rdma_ucm_ece *ece);
 int ucma_listen(struct ucma_id *id, uint32_t backlog);
 /* `param` NULL: the active side is ready. */
-int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param);
+int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param,
+                const struct rdma_ucm_ece *ece);
 int ucma_reject(struct ucma_id *id, uint8_t reason, const void *data, size_t len);
 int ucma_disconnect(struct ucma_id *id);
 int ucma_notify(struct ucma_id *id, uint32_t event);

@@ -156,7 +156,7 @@ static ssize_t do_query(struct call *c)
 static ssize_t do_connect(struct call *c)
 {
     if (!c->body->connect.conn_param.valid) return -EINVAL;
-    return ucma_connect(c->id, &c->body->connect.conn_param);
+    return ucma_connect(c->id, &c->body->connect.conn_param, &c->body->connect.ece);
 }
 
 static ssize_t do_listen(struct call *c) { return ucma_listen(c->id, c->body->listen.backlog); }
@@ -164,10 +164,10 @@ static ssize_t do_listen(struct call *c) { return ucma_listen(c->id, c->body->li
 static ssize_t do_accept(struct call *c)
 {
     const struct rdma_ucm_accept *a = &c->body->accept;
-    if (!a->conn_param.valid) return ucma_accept(c->id, NULL);
+    if (!a->conn_param.valid) return ucma_accept(c->id, NULL, NULL);
     uint64_t uid = c->id->uid;
     c->id->uid = a->uid;
-    int err = ucma_accept(c->id, &a->conn_param);
+    int err = ucma_accept(c->id, &a->conn_param, &a->ece);
     if (err) c->id->uid = uid;
     return err;
 }
@@ -175,7 +175,8 @@ static ssize_t do_accept(struct call *c)
 static ssize_t do_reject(struct call *c)
 {
     const struct rdma_ucm_reject *r = &c->body->reject;
-    if (r->reason && r->reason != CM_REJ_CONSUMER_DEFINED && r->reason != 35 /* ECE refused */)
+    if (r->reason && r->reason != CM_REJ_CONSUMER_DEFINED &&
+        r->reason != CM_REJ_VENDOR_OPTION_NOT_SUPPORTED)
         return -EINVAL;
     return ucma_reject(c->id, r->reason, r->private_data, r->private_data_len);
 }
@@ -224,7 +225,8 @@ static ssize_t do_set_option(struct call *c)
     const struct rdma_ucm_set_option *o = &c->body->set_option;
     struct ucma_id *id = c->id;
     if (o->optlen != c->extra_len) return -EINVAL;
-    if (o->level == RDMA_OPTION_IB) return -EOPNOTSUPP; /* paths come from the kernel's routes */
+    if (o->level == RDMA_OPTION_IB && o->optname == RDMA_OPTION_IB_PATH)
+        return ucma_set_path(id, c->extra, c->extra_len);
     if (o->level != RDMA_OPTION_ID) return -ENOSYS;
     switch (o->optname) {
     case RDMA_OPTION_ID_TOS:

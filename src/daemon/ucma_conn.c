@@ -47,7 +47,8 @@ static size_t put_header(const struct ucma_id *id, uint8_t *room,
 
 static uint8_t three_bits(uint8_t v) { return v < 7 ? v : 7; }
 
-static struct cm_offer offer_of(const struct ucma_id *id, const struct rdma_ucm_conn_param *param)
+static struct cm_offer offer_of(const struct ucma_id *id, const struct rdma_ucm_conn_param *param,
+                                const struct rdma_ucm_ece *ece)
 {
     return (struct cm_offer){
         .qpn = param->qp_num & 0xffffff,
@@ -59,6 +60,7 @@ static struct cm_offer offer_of(const struct ucma_id *id, const struct rdma_ucm_
         .flow_control = param->flow_control,
         .srq = param->srq,
         .ca_guid = id->guid,
+        .ece = {ece->vendor_id & 0xffffff, ece->attr_mod},
         .private_data = param->private_data,
         .private_len = param->private_data_len,
     };
@@ -67,7 +69,8 @@ static struct cm_offer offer_of(const struct ucma_id *id, const struct rdma_ucm_
 /* ---- commands
  * -------------------------------------------------------------------------------------- */
 
-int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
+int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param,
+                 const struct rdma_ucm_ece *ece)
 {
     if (id->state != UCMA_ROUTE_RESOLVED || id->cm) return -EINVAL;
     if (id->qp_type == IBV_QPT_XRC_RECV) return -EINVAL; /* it can only be asked */
@@ -87,7 +90,7 @@ int ucma_connect(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
             .service = service_type(id),
             .path_mtu = id->path_mtu,
             .ack_timeout = id->ack_timeout ? id->ack_timeout : UCMA_PACKET_LIFETIME + 1,
-            .offer = offer_of(id, param),
+            .offer = offer_of(id, param, ece),
         };
         p.offer.private_data = room;
         p.offer.private_len = len;
@@ -122,7 +125,8 @@ int ucma_listen(struct ucma_id *id, uint32_t backlog)
     return err;
 }
 
-int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
+int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param,
+                const struct rdma_ucm_ece *ece)
 {
     if (id->state != UCMA_CONNECTING || !id->cm) return -EINVAL;
     if (id->removed) return -ENODEV;
@@ -134,7 +138,7 @@ int ucma_accept(struct ucma_id *id, const struct rdma_ucm_conn_param *param)
                               param->private_data, param->private_data_len, broker_now());
     }
     if (param->private_data_len > CM_REP_PRIVATE) return -EINVAL;
-    struct cm_offer offer = offer_of(id, param);
+    struct cm_offer offer = offer_of(id, param, ece);
     return cm_accept(id->cm, &offer, broker_now());
 }
 
@@ -230,7 +234,9 @@ static void on_req(const struct cm_event *e)
         return;
     }
     id->path_mtu = req->path_mtu;
-    struct rdma_ucm_conn_param *c = &report_request(listener, id)->param.conn;
+    struct rdma_ucm_event_resp *resp = report_request(listener, id);
+    resp->ece = (struct rdma_ucm_ece){req->ece.vendor_id, req->ece.attr_mod};
+    struct rdma_ucm_conn_param *c = &resp->param.conn;
     put_private(c, req->private_data + RDMA_CM_HDR_LEN, REQ_USER_LEN);
     c->qp_num = req->local_qpn;
     c->responder_resources = req->initiator_depth;
@@ -263,6 +269,7 @@ static void on_rep(struct ucma_id *id, const struct cm_rep *rep)
 {
     struct ucma_event *u = tell(id, UCMA_EV_CONNECT_RESPONSE, 0);
     if (!u) return;
+    u->resp.ece = (struct rdma_ucm_ece){rep->ece.vendor_id, rep->ece.attr_mod};
     struct rdma_ucm_conn_param *c = &u->resp.param.conn;
     put_private(c, rep->private_data, sizeof rep->private_data);
     c->qp_num = id->qp_type == IBV_QPT_XRC_SEND ? rep->local_eecn : rep->local_qpn;

@@ -7,6 +7,7 @@
 #include "daemon/ucma.h"
 
 #include <errno.h>
+#include <rdma/ib_user_sa.h>
 
 /* How long until the kernel is asked again, at first and at most. */
 #define LOOK_FIRST_NS MS_NS
@@ -201,6 +202,25 @@ int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src
     id->dst = to;
     return ucma_addr_is_any(&to) ? resolve_loopback(id, &gid)
                                  : resolve_remote(id, &gid, scope, timeout_ms);
+}
+
+/* The first record that is good for both directions of everything. The two GIDs stay as they were
+ * resolved; a packet cannot be larger than our ports carry. */
+int ucma_set_path(struct ucma_id *id, const void *option, size_t len)
+{
+    const uint32_t wanted = IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL;
+    struct ib_path_rec_data data = {0};
+    if (len == 0 || len % sizeof data) return -EINVAL;
+    for (; len > 0 && data.flags != wanted; len -= sizeof data) {
+        memcpy(&data, option, sizeof data);
+        option = (const uint8_t *)option + sizeof data;
+    }
+    if (data.flags != wanted || id->state != UCMA_ADDR_RESOLVED) return -EINVAL;
+    const uint8_t *record = (const uint8_t *)data.path_rec;
+    uint8_t mtu = record[54] & 0x3f;
+    if (mtu && mtu < id->path_mtu) id->path_mtu = mtu;
+    id->route.traffic_class = record[48];
+    return ucma_resolve_route(id);
 }
 
 int ucma_resolve_route(struct ucma_id *id)

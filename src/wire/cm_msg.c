@@ -49,6 +49,7 @@ static void put_path(uint8_t *b, const struct cm_path *p)
 static void get_req(struct cm_req *r, const uint8_t *b)
 {
     r->local_comm_id = get_be32(b);
+    r->ece.vendor_id = get_be24(b + 5);
     r->service_id = get_be64(b + 8);
     r->local_ca_guid = get_be64(b + 16);
     r->local_qkey = get_be32(b + 28);
@@ -78,6 +79,7 @@ static void get_req(struct cm_req *r, const uint8_t *b)
 static void put_req(uint8_t *b, const struct cm_req *r)
 {
     put_be32(b, r->local_comm_id);
+    put_be24(b + 5, r->ece.vendor_id);
     put_be64(b + 8, r->service_id);
     put_be64(b + 16, r->local_ca_guid);
     put_be32(b + 28, r->local_qkey);
@@ -158,6 +160,7 @@ static void get_rep(struct cm_rep *r, const uint8_t *b)
     r->rnr_retry_count = b[27] >> 5;
     r->srq = b[27] >> 4 & 1;
     r->local_ca_guid = get_be64(b + 28);
+    r->ece.vendor_id = (uint32_t)b[15] << 16 | b[19] << 8 | b[23];
     memcpy(r->private_data, b + 36, CM_REP_PRIVATE);
 }
 
@@ -174,6 +177,9 @@ static void put_rep(uint8_t *b, const struct cm_rep *r)
     b[26] = (uint8_t)(r->target_ack_delay << 3 | (r->failover_accepted & 3) << 1 | r->flow_control);
     b[27] = (uint8_t)(r->rnr_retry_count << 5 | r->srq << 4);
     put_be64(b + 28, r->local_ca_guid);
+    b[15] = (uint8_t)(r->ece.vendor_id >> 16);
+    b[19] = (uint8_t)(r->ece.vendor_id >> 8);
+    b[23] = (uint8_t)r->ece.vendor_id;
     memcpy(b + 36, r->private_data, CM_REP_PRIVATE);
 }
 
@@ -295,10 +301,16 @@ bool cm_msg_decode(struct cm_msg *m, const uint8_t *mad, size_t len)
     m->tid = h.tid;
     const uint8_t *b = mad + MAD_HDR_LEN;
     switch (m->attr) {
-    case CM_REQ: get_req(&m->req, b); return true;
+    case CM_REQ:
+        get_req(&m->req, b);
+        m->req.ece.attr_mod = h.attr_mod;
+        return true;
     case CM_MRA: get_mra(&m->mra, b); return true;
     case CM_REJ: get_rej(&m->rej, b); return true;
-    case CM_REP: get_rep(&m->rep, b); return true;
+    case CM_REP:
+        get_rep(&m->rep, b);
+        m->rep.ece.attr_mod = h.attr_mod;
+        return true;
     case CM_RTU: get_rtu(&m->rtu, b); return true;
     case CM_DREQ: get_dreq(&m->dreq, b); return true;
     case CM_DREP: get_drep(&m->drep, b); return true;
@@ -312,13 +324,17 @@ bool cm_msg_decode(struct cm_msg *m, const uint8_t *mad, size_t len)
 
 void cm_msg_encode(uint8_t *mad, const struct cm_msg *m)
 {
+    uint32_t attr_mod = m->attr == CM_REQ   ? m->req.ece.attr_mod
+                        : m->attr == CM_REP ? m->rep.ece.attr_mod
+                                            : 0;
     memset(mad, 0, MAD_LEN);
     mad_encode(mad, &(struct mad_hdr){.base_version = MAD_BASE_VERSION,
                                       .mgmt_class = CM_CLASS,
                                       .class_version = CM_CLASS_VERSION,
                                       .method = MAD_METHOD_SEND,
                                       .tid = m->tid,
-                                      .attr_id = (uint16_t)m->attr});
+                                      .attr_id = (uint16_t)m->attr,
+                                      .attr_mod = attr_mod});
     uint8_t *b = mad + MAD_HDR_LEN;
     switch (m->attr) {
     case CM_REQ: put_req(b, &m->req); return;

@@ -16,8 +16,9 @@
     X(REQ, 0x10, 92)                                                                               \
     X(MRA, 0x11, 222)                                                                              \
     X(REJ, 0x12, 148)                                                                              \
-    X(REP, 0x13, 196) X(RTU, 0x14, 224) X(DREQ, 0x15, 220) X(DREP, 0x16, 224)                      \
-        X(SIDR_REQ, 0x17, 216) X(SIDR_REP, 0x18, 136) X(LAP, 0x19, 168) X(APR, 0x1a, 148)
+    X(REP, 0x13, 196)                                                                              \
+    X(RTU, 0x14, 224) X(DREQ, 0x15, 220) X(DREP, 0x16, 224) X(SIDR_REQ, 0x17, 216)                 \
+        X(SIDR_REP, 0x18, 136) X(LAP, 0x19, 168) X(APR, 0x1a, 148)
 
 enum cm_attr {
 #define X(name, id, priv) CM_##name = id,
@@ -68,6 +69,7 @@ enum cm_rej_reason {
     CM_REJ_INVALID_CLASS_VERSION = 31,
     CM_REJ_INVALID_FLOW_LABEL = 32,
     CM_REJ_INVALID_ALT_FLOW_LABEL = 33,
+    CM_REJ_VENDOR_OPTION_NOT_SUPPORTED = 35,
 };
 
 /* Which message a MRA or REJ answers: two bits (IBTA tables 108, 109). */
@@ -102,6 +104,13 @@ struct cm_path {
 enum cm_service { CM_SERVICE_RC = 0, CM_SERVICE_UC = 1, CM_SERVICE_RD = 2, CM_SERVICE_EXT = 3 };
 #define CM_EXT_XRC 1
 
+/* Enhanced connection establishment: options of one vendor's adapters, carried between the users.
+ */
+struct cm_ece {
+    uint32_t vendor_id; /* 24 bits */
+    uint32_t attr_mod;
+};
+
 struct cm_req {
     uint32_t local_comm_id;
     uint64_t service_id;
@@ -124,6 +133,7 @@ struct cm_req {
     bool srq;
     uint8_t ext_transport_type; /* 3 bits: CM_EXT_XRC */
     struct cm_path primary, alternate;
+    struct cm_ece ece;
     uint8_t private_data[CM_REQ_PRIVATE];
 };
 
@@ -156,6 +166,7 @@ struct cm_rep {
     uint8_t rnr_retry_count; /* 3 bits */
     bool srq;
     uint64_t local_ca_guid;
+    struct cm_ece ece;
     uint8_t private_data[CM_REP_PRIVATE];
 };
 

@@ -143,7 +143,9 @@ static void test_nobody_listens(void **state)
     assert_int_equal(carry(&p, p.server, p.client), CM_REJ);
     assert_int_equal(expect(p.client, CM_EVENT_REJ).msg.rej.reason, CM_REJ_INVALID_SERVICE_ID);
     expect_none(p.server);
-    assert_int_equal(p.server->nids + p.server->nheld, 0);
+    assert_int_equal(p.server->nheld, 0);
+    wait_for(&p, p.server); /* the refusal, kept for requests that come late */
+    assert_int_equal(p.server->nids, 0);
     pair_close(&p);
 }
 
@@ -282,7 +284,7 @@ static void test_first_packet_establishes(void **state)
     accept_it(&p, s);
     assert_int_equal(cm_established(s, p.now), 0);
     expect(p.server, CM_EVENT_ESTABLISHED);
-    assert_int_equal(cm_established(s, p.now), 0);
+    assert_int_equal(cm_established(s, p.now), -106);
     expect_none(p.server);
     pair_close(&p);
 }

@@ -103,10 +103,10 @@ static void test_sidr(void **state)
 static size_t reserved_bits(enum cm_attr attr)
 {
     switch (attr) {
-    case CM_REQ: return 32 + 32 + 2 * (6 + 3 + 3);
+    case CM_REQ: return 8 + 32 + 2 * (6 + 3 + 3);
     case CM_MRA: return 6 + 3;
     case CM_REJ: return 6 + 1;
-    case CM_REP: return 3 * 8 + 4;
+    case CM_REP: return 4;
     case CM_DREQ: return 8;
     case CM_SIDR_REQ: return 16;
     default: return 0;
