@@ -120,6 +120,7 @@ struct cmbroker_channel {
     pid_t pid;
     int token_in, token_out; /* where tokens are put, and whence they can be taken back */
     uint32_t tokens, nevents;
+    bool full; /* the socket: no more tokens for now */
     struct list events, ids;
 };
 

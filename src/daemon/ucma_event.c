@@ -12,11 +12,16 @@
 static void balance_tokens(struct cmbroker_channel *ch)
 {
     char token = 0;
-    while (ch->tokens < ch->nevents &&
-           send(ch->token_in, &token, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
-        ch->tokens++;
-    while (ch->tokens > ch->nevents && recv(ch->token_out, &token, 1, MSG_DONTWAIT) == 1)
+    while (ch->tokens < ch->nevents && !ch->full) {
+        if (send(ch->token_in, &token, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+            ch->tokens++;
+        else
+            ch->full = true; /* until one is taken */
+    }
+    while (ch->tokens > ch->nevents && recv(ch->token_out, &token, 1, MSG_DONTWAIT) == 1) {
         ch->tokens--;
+        ch->full = false;
+    }
 }
 
 static void enqueue(struct cmbroker_channel *ch, struct ucma_event *e)
@@ -49,6 +54,7 @@ struct ucma_event *ucma_take_event(struct cmbroker_channel *ch)
 {
     struct ucma_event *e = NULL;
     if (ch->tokens > 0) ch->tokens--; /* the program has one in its hand */
+    ch->full = false;
     if (!list_empty(&ch->events)) {
         e = container_of(ch->events.next, struct ucma_event, all);
         dequeue(ch, e);
