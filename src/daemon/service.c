@@ -275,8 +275,7 @@ static void (*const handlers[])(const struct call *) = {
     [CTL_BOND_LIST] = list,    [CTL_LINK_LIST] = list,    [CTL_FUNCTION_LIST] = list,
     [CTL_QP_LIST] = list,      [CTL_STAT] = list,         [CTL_MONITOR] = monitor,
     [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command, [CTL_GID_LIST] = list,
-    [CTL_RECLAIM] = reclaim,
-    [CTL_CM_ID_LIST] = list,
+    [CTL_RECLAIM] = reclaim,   [CTL_CM_ID_LIST] = list,
 };
 
 /* ---- connections ------------------------------------------------------------------------- */
