@@ -6,7 +6,7 @@ SECONDS ?= 600
 
 NINJA := ninja -C $(BUILD)
 
-.PHONY: all programs setup demo check check-rdma-core fuzz bench install clean help
+.PHONY: all programs setup demo check check-vm check-rdma-core fuzz bench install clean help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -30,6 +30,12 @@ demo: setup
 check: setup
 	@$(MAKE) --no-print-directory all
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs -t 4 $(CHECK_FLAGS) $(TESTS)
+
+# The kernel's rxe as the peer, in a guest under QEMU's emulation. ONLY=REGEX narrows it.
+check-vm:
+	@tools/setup --vm
+	@$(MAKE) --no-print-directory all
+	@test/vm/interop $(BUILD)/src/cli/rbond
 
 # rdma-core's own tests: on a plain port, on a bond, between two hosts, and what is for one vendor only.
 check-rdma-core: setup
@@ -62,6 +68,7 @@ help:
 	@echo 'make setup      install the Debian or Ubuntu packages that are missing, nothing else'
 	@echo 'make demo       two hosts, a bond of two links, RDMA programs, and a cable pulled'
 	@echo 'make check      every test (TESTS="--suite hca" for one layer)'
+	@echo 'make check-vm   the kernel'"'"'s own RoCE as the peer, in a virtual machine'
 	@echo 'make check-rdma-core  all of the tests that rdma-core has of its own'
 	@echo 'make fuzz       every fuzzer for SECONDS=600 (clang)'
 	@echo 'make bench      RDMA beside TCP and raw UDP on the same link'
