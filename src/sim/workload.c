@@ -70,6 +70,7 @@ static void take_events(struct board *b)
             continue;
         }
         oracle_event(&w->oracle, a->oracle, e.type);
+        if (w->plan->windows) want_tick(b); /* a failed one waits for no window any more */
         if (e.type == HCA_EVENT_SQ_DRAINED) {
             struct hca_qp_attr attr = {.state = HCA_QPS_RTS};
             if (actor_state(a) == HCA_QPS_SQD &&
