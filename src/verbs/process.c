@@ -41,7 +41,10 @@ static void before_fork(void)
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
         f->quiet = make_quiet(f);
-        if (!f->dead) f->owner = f->quiet ? (int)syscall(SYS_pidfd_open, getpid(), 0) : -1;
+        if (f->dead) continue;
+        /* Not in the child, which may come to run when the parent is far ahead. */
+        f->epoch = atomic_load(&f->out->epoch);
+        f->owner = f->quiet ? (int)syscall(SYS_pidfd_open, getpid(), 0) : -1;
     }
 }
 
@@ -65,7 +68,6 @@ static void in_child(void)
         f->has_worker = false;
         f->waiters = 0;
         if (f->dead) continue; /* not the parent's either */
-        f->epoch = atomic_load(&f->out->epoch);
         atomic_store(&f->dead, true);
     }
 }
