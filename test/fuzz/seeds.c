@@ -93,6 +93,33 @@ static void as_packets(struct input *in, const struct frame *f)
 
 /* ---- inputs of no trace ----------------------------------------------------------------- */
 
+/* fuzz_cm.c: whole lives of a connection and of a resolution, told of both ends. Operations of the
+ * second end have the top bit. */
+static void lives(struct input *in)
+{
+    static const uint8_t connection[] = {
+        0x81, 0,    0x33, 0,    0x00, 0,    0, 0x11, 3,    0x02,       /* listen; connect: REQ */
+        0x85, 0,    8,    0,    0x85, 0,    0, 0,    0x12, 3,    0x02, /* taken, accepted: REP */
+        0x05, 0,    1,    0,    0x02, 0x05, 0, 7,    0,                /* ready: RTU */
+        0x05, 0,    4,    0,    0x02, 0x85, 0, 4,    0,    0x02,       /* DREQ, DREP */
+        0x07, 0x80, 0x07, 0x80, 0x05, 0,    5, 0};
+    static const uint8_t crossing[] = {
+        0x81, 0, 0x33, 0, 0x00, 0, 0,    0x11, 3, 0x02, 0x85, 0, 0, 0, 0x12, 3,    0x02, 0x05, 0,
+        1,    0, 0x85, 0, 2,    0, 0x05, 0,    4, 0,    0x85, 0, 4, 0, 0x02, 0x02, 0x02, 0x02};
+    static const uint8_t refusal[] = {0x81, 0, 0x33, 0,  0x00, 0,    0,    0x11, 3, 0x02,
+                                      0x85, 0, 3,    28, 5,    0x02, 0x85, 0,    5, 0};
+    static const uint8_t resolution[] = {0x81, 0, 0x33, 0, 0x00, 1,    0, 9, 0x02, 0x85,
+                                         0,    6, 0,    4, 0x02, 0x05, 0, 5, 0};
+    put(in, connection, sizeof connection);
+    write_out(in);
+    put(in, crossing, sizeof crossing);
+    write_out(in);
+    put(in, refusal, sizeof refusal);
+    write_out(in);
+    put(in, resolution, sizeof resolution);
+    write_out(in);
+}
+
 /* fuzz_ucma.c: program, command, how, place; then the address, and which of its ids. Programs 0 and
  * 64 are two: the second lets the loop run. */
 static void connections(struct input *in)
@@ -197,7 +224,11 @@ static void messages(struct input *in)
 static const struct {
     const char *fuzzer;
     void (*write)(struct input *in);
-} scripts[] = {{"hca", exchanges}, {"ucma", connections}, {"service", requests}, {"ctl", messages}};
+} scripts[] = {{"hca", exchanges},
+               {"cm", lives},
+               {"ucma", connections},
+               {"service", requests},
+               {"ctl", messages}};
 
 static const struct form {
     const char *fuzzer;
