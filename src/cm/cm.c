@@ -271,9 +271,9 @@ uint64_t cm_wire_ns(uint8_t timeout)
 
 static uint64_t rto(const struct cm_id *id)
 {
-    uint64_t ns = CM_RTO_FIRST_NS << (id->attempts < 8 ? id->attempts : 8);
+    uint64_t first = CM_RTO_FIRST_NS + id->cm->alarms.len * CM_RTO_TURN_NS;
+    uint64_t ns = first << (id->attempts < 8 ? id->attempts : 8);
     uint64_t response = cm_wire_ns(id->response_timeout);
-    if (ns < CM_RTO_ANSWERS * id->cm->answer_ns) ns = CM_RTO_ANSWERS * id->cm->answer_ns;
     if (ns > CM_RTO_MAX_NS) ns = CM_RTO_MAX_NS;
     return id->attempts >= id->max_retries && ns < response ? response : ns;
 }
@@ -282,18 +282,8 @@ void cm_send_timed(struct cm_id *id, const struct cm_msg *msg, when_t now)
 {
     cm_msg_encode(id->sent, msg);
     id->attempts = 0;
-    id->sent_at = now;
     cm_send_mad(id->cm, &id->route, id->sent, 0);
     cm_set_deadline(id, when_add(now, rto(id)));
-}
-
-/* An answer to a repeated question does not tell which of the two it is for, but that it took no
- * longer than since the first. */
-void cm_answered(struct cm_id *id, when_t now)
-{
-    uint64_t took = when_since(now, id->sent_at), *mean = &id->cm->answer_ns;
-    if (id->attempts > 0 && took > *mean) return;
-    *mean = *mean - *mean / 8 + took / 8;
 }
 
 void cm_resend(struct cm_id *id, when_t now)

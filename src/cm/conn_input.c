@@ -139,7 +139,6 @@ static enum cm_verdict mra_input(struct cm_id *id, const struct cm_mra *mra, whe
     } else {
         return CM_UNKNOWN_ID;
     }
-    cm_answered(id, now);
     id->hold_until = when_add(now, cm_wire_ns(mra->service_timeout));
     cm_set_deadline(id, when_add(now, CM_HELD_RTO_NS));
     return CM_OK;
@@ -193,17 +192,15 @@ static enum cm_verdict rep_input(struct cm_id *id, const struct cm_msg *msg, whe
         id->responder_resources = rep->initiator_depth;
     id->rnr_retry_count = rep->rnr_retry_count;
     id->state = CMS_REP_RCVD;
-    cm_answered(id, now);
     cm_set_deadline(id, NEVER);
     cm_report(id, CM_EVENT_REP, msg);
     return CM_OK;
 }
 
-static enum cm_verdict rtu_input(struct cm_id *id, when_t now)
+static enum cm_verdict rtu_input(struct cm_id *id)
 {
     if (id->active) return CM_UNKNOWN_ID;
     if (id->state == CMS_REP_SENT || id->state == CMS_REP_HELD) {
-        cm_answered(id, now);
         conn_go_established(id);
         cm_report(id, CM_EVENT_ESTABLISHED, NULL);
         return CM_OK;
@@ -300,7 +297,6 @@ static enum cm_verdict drep_input(struct cm_id *id, const struct cm_msg *msg, wh
 {
     if (id->state == CMS_TIMEWAIT) return CM_DUPLICATE;
     if (id->state != CMS_DREQ_SENT) return CM_UNKNOWN_ID;
-    cm_answered(id, now);
     cm_report(id, CM_EVENT_DREP, msg);
     conn_timewait(id, now);
     return CM_OK;
@@ -332,7 +328,7 @@ enum cm_verdict conn_input(struct cm *cm, const struct cm_msg *msg, const struct
         case CM_MRA: v = mra_input(id, &msg->mra, now); break;
         case CM_REJ: v = rej_input(id, msg, now); break;
         case CM_REP: v = rep_input(id, msg, now); break;
-        case CM_RTU: v = rtu_input(id, now); break;
+        case CM_RTU: v = rtu_input(id); break;
         case CM_DREQ: v = dreq_input(id, msg, now); break;
         case CM_DREP: v = drep_input(id, msg, now); break;
         default: break;

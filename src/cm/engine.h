@@ -14,9 +14,10 @@
  * gives it (25 s in all between two of us). Short beside that timeout, because a lost message is as
  * a rule a dead member, and the next attempt leaves by another. */
 #define CM_RTO_FIRST_NS (100 * MS_NS)
-/* But not before four times what answers have taken of late: where a thousand connections are made
- * at once, they take long for want of a turn, and repeating the questions makes it worse. */
-#define CM_RTO_ANSWERS 4
+/* And for each id that waits as well: a peer makes some thousand connections a second, and where
+ * many are asked of it at once they have their turns; repeating the questions would make it worse.
+ */
+#define CM_RTO_TURN_NS MS_NS
 #define CM_RTO_MAX_NS (1600 * MS_NS)
 #define CM_MAX_RETRIES 15
 /* While an MRA holds us the message is still repeated, seldom: the peer may have died since. */
@@ -75,7 +76,6 @@ struct cm_id {
     struct heap_node alarm;       /* in cm->alarms */
     when_t hold_until;
     uint16_t attempts;
-    when_t sent_at; /* cm_send_timed */
     uint8_t max_retries;      /* as the REQ has it */
     uint8_t response_timeout; /* the peer's to answer us: 4.096 us * 2^n */
     uint8_t stale_retries;
@@ -114,7 +114,6 @@ struct cm {
     uint32_t next_slot, nids, nheld;
     struct list by_remote[CM_HASH], by_remote_qp[CM_HASH];
     struct heap alarms; /* room for conf.max_ids */
-    uint64_t answer_ns; /* how long answers take, smoothed */
     struct list unclaimed, listeners, events;
     struct cm_out *out; /* ring */
     uint32_t out_head, out_tail;
@@ -146,8 +145,6 @@ void cm_send_msg(struct cm *cm, const struct cm_route *route, const struct cm_ms
 void cm_send_timed(struct cm_id *id, const struct cm_msg *msg, when_t now);
 /* Sends id->sent again and arms the next one. */
 void cm_resend(struct cm_id *id, when_t now);
-/* What id->sent asked for has come. */
-void cm_answered(struct cm_id *id, when_t now);
 void cm_report(struct cm_id *id, enum cm_event_type type, const struct cm_msg *msg);
 /* Forgets the id's events that have not been taken. */
 void cm_forget_events(struct cm_id *id);
