@@ -321,7 +321,12 @@ static void crowd(struct rdma_event_channel *ch)
     usleep(200000);
     int requests = 0, up = 0;
     while (requests < N || up < N) {
+        struct pollfd pfd[2] = {{.fd = theirs->fd, .events = POLLIN},
+                                {.fd = ch->fd, .events = POLLIN}};
         struct rdma_cm_event *e;
+        CHECK(poll(pfd, 2, 20000) > 0);
+        if (pfd[1].revents) pass(ch, RDMA_CM_EVENT_ESTABLISHED);
+        if (!pfd[0].revents) continue;
         CHECK(rdma_get_cm_event(theirs, &e) == 0);
         if (e->event == RDMA_CM_EVENT_CONNECT_REQUEST) {
             struct ibv_qp_init_attr attr = qp_attr();
@@ -333,8 +338,6 @@ static void crowd(struct rdma_event_channel *ch)
             up++;
         }
         rdma_ack_cm_event(e);
-        struct pollfd pfd = {.fd = ch->fd, .events = POLLIN};
-        while (poll(&pfd, 1, 0) == 1) pass(ch, RDMA_CM_EVENT_ESTABLISHED);
     }
     for (int i = 0; i < N; i++) {
         rdma_destroy_qp(id[i]);
