@@ -1,5 +1,6 @@
 #include "daemon/registry.h"
 #include "ctl/codec.h"
+#include "daemon/presence.h"
 #include <errno.h>
 #include <net/if_arp.h>
 #include <stdio.h>
@@ -95,6 +96,7 @@ static void announce(struct registry *reg, const struct device *d,
     if (change->gids) tell(reg, d, CTL_EV_GID_CHANGE, d->state.gid_generation, "", "", when);
     if (b->failover)
         log_info("%s: %s -> %s", d->name, member_name(d, b->old), member_name(d, b->active));
+    if (d->is_bond && b->left) presence_announce(d, &reg->netdevs);
     if (b->port) log_info("%s: port %s", d->name, d->engine.port_active ? "active" : "down");
 }
 

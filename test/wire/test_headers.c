@@ -1,4 +1,5 @@
 /* Ethernet, IP and UDP headers: values, checksums, and what is refused. */
+#include "wire/arp.h"
 #include "wire/cmocka_all.h"
 #include "wire/eth.h"
 #include "wire/ip.h"
@@ -96,12 +97,23 @@ static void test_udp(void **state)
     assert_false(udp_decode(&got, b, 20));
 }
 
+/* 192.0.2.1 is at 02:00:00:00:00:01, as arping -U sends it. */
+static void test_arp_announcement(void **state)
+{
+    static const uint8_t mac[6] = {2, 0, 0, 0, 0, 1}, ipv4[4] = {192, 0, 2, 1};
+    static const uint8_t want[ARP_LEN] = {0,   1, 8, 0, 6, 4, 0, 1, 2, 0, 0,   0, 0, 1,
+                                          192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1};
+    uint8_t got[ARP_LEN];
+    arp_announcement(got, mac, ipv4);
+    assert_memory_equal(got, want, ARP_LEN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_eth),  cmocka_unit_test(test_ipv4),
         cmocka_unit_test(test_ipv6), cmocka_unit_test(test_checksum_odd),
-        cmocka_unit_test(test_udp),
+        cmocka_unit_test(test_udp),  cmocka_unit_test(test_arp_announcement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
