@@ -103,8 +103,22 @@ await() {
     fi
 }
 
-# pair CLIENT-SIDE READY SERVER-WORDS -- CLIENT-WORDS: true when both ends end well. READY says when the
-# server can be called: a TCP port, or `cm`. Output goes to $work/{server,client}.
+# await_server READY SIDE PROGRAM: READY is a TCP port, or `cm`
+await_server() {
+    case $1-$2 in
+    cm-guest)
+        if [[ $3 = ib_* ]]; then
+            await host "grep -qs 'Waiting for client' '$guest'/share/*.out"
+        fi
+        await guest 'rdma resource show cm_id | grep -q LISTEN'
+        ;;
+    # rbondd holds a request for some time where nobody listens yet.
+    cm-host) sleep $((slow)) ;;
+    *) await "$2" "ss -Hltn 'sport = :$1' | grep -q ." ;;
+    esac
+}
+
+# pair CLIENT-SIDE READY SERVER-WORDS -- CLIENT-WORDS: true when both ends end well. Output goes to $work/{server,client}.
 pair() {
     local side=$1 ready=$2 server=() rc=0 server_rc=0 pid serving
     serving=$(other "$side")
@@ -116,23 +130,12 @@ pair() {
     shift
     on "$serving" "${server[@]}" >"$work/server" 2>&1 &
     pid=$!
-    case $ready-$serving in
-    cm-guest)
-        # perftest listens for a moment to find its device, says then that it waits, and listens again.
-        if [[ ${server[0]} = ib_* ]]; then
-            await host "grep -qs 'Waiting for client' '$guest'/share/*.out"
-            sleep 0.7
-        fi
-        await guest 'rdma resource show cm_id | grep -q LISTEN'
-        ;;
-    # rbondd holds a request for some time where nobody listens yet.
-    cm-host) sleep 0.$((2 * slow)) ;;
-    *) await "$serving" "ss -Hltn 'sport = :$ready' | grep -q ." ;;
-    esac || say 'the server does not listen'
+    await_server "$ready" "$serving" "${server[0]}" || say 'the server does not listen'
     on "$side" "$@" >"$work/client" 2>&1 || rc=$?
     if [ "$rc" != 0 ]; then
+        # Else the server would wait for long.
         sleep 1
-        stop_server "$serving" "${server[0]}"
+        end "$serving" "${server[0]}"
     fi
     wait "$pid" || server_rc=$?
     [ "$rc" = 0 ] && [ "$server_rc" = 0 ] && return 0
@@ -140,15 +143,17 @@ pair() {
     return 1
 }
 
-# Only this namespace's or guest's: a server whose client has failed would wait for long.
-stop_server() {
+# end SIDE PROGRAM [SIGNAL]: what runs by that name there, and nowhere else
+end() {
+    local pid there
     if [ "$1" = guest ]; then
-        in_guest "pkill -x '${2:0:15}'"
-    else
-        for pid in $(pgrep -x "${2:0:15}"); do
-            [ "$(readlink "/proc/$pid/ns/net")" != "$("${host_in[@]}" readlink /proc/self/ns/net)" ] || kill "$pid"
-        done
+        in_guest "pkill -${3-TERM} -x '${2:0:15}'"
+        return
     fi
+    there=$("${host_in[@]}" readlink /proc/self/ns/net)
+    for pid in $(pgrep -x "${2:0:15}"); do
+        [ "$(readlink "/proc/$pid/ns/net")" != "$there" ] || kill "-${3-TERM}" "$pid"
+    done
 }
 
 # try NAME COMMAND...: one line of the result
