@@ -159,7 +159,7 @@ static ssize_t set_option(struct prog *p, uint32_t id, uint32_t name, int value)
     } c = {.hdr = {.cmd = RDMA_USER_CM_CMD_SET_OPTION, .in = sizeof c.o, .out = 0},
            .o = {.id = id, .level = RDMA_OPTION_ID, .optname = name, .optlen = sizeof value},
            .value = value};
-    return cmbroker_command(p->channel, &c, offsetof(typeof(c), value) + sizeof value, p->reply,
+    return cmbroker_command(p->channel, &c, offsetof(__typeof__(c), value) + sizeof value, p->reply,
                             sizeof p->reply);
 }
 
