@@ -6,7 +6,7 @@ SECONDS ?= 600
 
 NINJA := ninja -C $(BUILD)
 
-.PHONY: all programs setup demo check check-vm check-rdma-core fuzz bench install clean help
+.PHONY: all programs setup demo check check-vm check-rdma-core check-programs fuzz bench install clean help
 
 all: $(BUILD)/build.ninja
 	@$(NINJA)
@@ -43,6 +43,15 @@ check-rdma-core: setup
 	@for how in plain bond two vendor; do \
 		echo "== $$how"; test/system/rdma_core $(BUILD)/src/cli/rbond --$$how || failed=1; done; [ -z "$$failed" ]
 
+# Whole suites of programs, and once more with a member of the bond cut every 2 s.
+check-programs:
+	@tools/setup --programs
+	@$(MAKE) --no-print-directory all
+	@for how in '' --cuts; do for suite in ucx fabric mpi qperf; do \
+		test/system/$$suite $(BUILD)/src/cli/rbond $$how || failed=1; done; done; \
+	for how in bond two; do test/system/rdma_core $(BUILD)/src/cli/rbond --$$how --cuts || failed=1; done; \
+	[ -z "$$failed" ]
+
 # Every fuzzer for ten minutes, two at a time; SECONDS=60 for less.
 fuzz:
 	@tools/setup --ci
@@ -70,6 +79,7 @@ help:
 	@echo 'make check      every test (TESTS="--suite hca" for one layer)'
 	@echo 'make check-vm   the kernel'"'"'s own RoCE as the peer, in a virtual machine'
 	@echo 'make check-rdma-core  all of the tests that rdma-core has of its own'
+	@echo 'make check-programs   UCX, libfabric, Open MPI, qperf; once more with cables pulled'
 	@echo 'make fuzz       every fuzzer for SECONDS=600 (clang)'
 	@echo 'make bench      RDMA beside TCP and raw UDP on the same link'
 	@echo 'make install    PREFIX=/usr/local DESTDIR='

@@ -28,9 +28,20 @@ die() {
     exit 1
 }
 
+# needs PROGRAM...: ends the test as skipped where one is missing
+needs() {
+    local program
+    for program; do
+        command -v "$program" >/dev/null && continue
+        say "skipped: no $program"
+        exit 77
+    done
+}
+
 system_end() {
     local code=$?
     trap - EXIT
+    [ -z "${flapper-}" ] || flap_end
     if [ "$failures" != 0 ] && [ -n "${lab_is_up-}" ]; then
         for host in a b; do
             "$rbond" lab exec --name "$lab" "$host" "$rbond" resource show qp 2>&1 | sed "s/^/  $host: /"
@@ -79,6 +90,26 @@ in_b() { "$rbond" lab exec --name "$lab" b "$@"; }
 exec_a() { exec "$rbond" lab exec --name "$lab" a "$@"; }
 exec_b() { exec "$rbond" lab exec --name "$lab" b "$@"; }
 cable() { "$rbond" lab "$1" --name "$lab" "${@:2}" || complain "lab $*"; } # cable cut|mend HOST LINK
+
+# From now on a member of the bond is cut every 2 s, for 1 s, one after the other.
+flap() {
+    while :; do
+        for link in 0 1; do
+            "$rbond" lab cut --name "$lab" a "$link"
+            sleep 1
+            "$rbond" lab mend --name "$lab" a "$link"
+            sleep 1
+        done
+    done &
+    flapper=$!
+}
+flap_end() {
+    kill "$flapper"
+    wait "$flapper" 2>/dev/null
+    flapper=
+    cable mend a 0
+    cable mend a 1
+}
 
 # wait_listen HOST PORT PID: until something of host b listens on a TCP port
 wait_listen() {
