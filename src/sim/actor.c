@@ -34,12 +34,14 @@ void actor_create(struct actor *a)
     for (uint32_t i = 0; !one && i < a->oracle->index; i++)
         if (a->work->plan->qp[i].host == p->host) first += 2;
     struct board_cq *send = &b->cq[first], *recv = &b->cq[one ? 0 : first + 1];
+    if (p->type == HCA_QPT_XRC_RECV) recv = &b->cq[0]; /* its SRQ's */
     struct hca_qp_init init = {
         .type = p->type,
         .pd = b->pd[p->pd],
+        .xrcd = SIM_XRCD,
         .send_cq = send->cq,
         .recv_cq = recv->cq,
-        .srq = p->shared_receives ? b->srq[p->pd] : NULL,
+        .srq = p->shared_receives ? b->srq[plan_srq_of(p)] : NULL,
         .cap = {p->send_depth, p->shared_receives ? 0 : p->recv_depth, p->max_sge, p->max_sge + 1,
                 p->max_inline},
         .sq_sig_all = p->sig_all,
@@ -48,7 +50,8 @@ void actor_create(struct actor *a)
         .owner = a,
     };
     int rc = hca_qp_create(b->host->hca, &init, &a->qp);
-    must(rc == 0 && init.cap.max_send_wr >= p->send_depth);
+    must(rc == 0);
+    must(p->type == HCA_QPT_XRC_RECV || init.cap.max_send_wr >= p->send_depth);
     if (p->in_group) {
         rc = hca_mcast_attach(b->host->hca, a->qp, &b->host->group);
         must(rc == 0);
@@ -74,7 +77,8 @@ void actor_connect(struct actor *a, uint32_t sq_psn, uint32_t rq_psn)
 {
     const struct plan_qp *p = a->plan;
     const struct actor *peer = &a->work->actor[p->peer];
-    bool ud = p->type == HCA_QPT_UD, rc = p->type == HCA_QPT_RC;
+    bool ud = p->type == HCA_QPT_UD, rc = is_reliable(p->type);
+    bool asks = rc && p->type != HCA_QPT_XRC_RECV, answers = rc && p->type != HCA_QPT_XRC_SEND;
     struct hca_qp_attr attr = {
         .state = HCA_QPS_INIT,
         .port_num = 1,
@@ -98,7 +102,7 @@ void actor_connect(struct actor *a, uint32_t sq_psn, uint32_t rq_psn)
     };
     uint32_t rtr = HCA_QP_STATE;
     if (!ud) rtr |= HCA_QP_AV | HCA_QP_PATH_MTU | HCA_QP_DEST_QPN | HCA_QP_RQ_PSN;
-    if (rc) rtr |= HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER;
+    if (answers) rtr |= HCA_QP_MAX_DEST_RD_ATOMIC | HCA_QP_MIN_RNR_TIMER;
     modify(a, &attr, rtr);
     attr = (struct hca_qp_attr){
         .state = HCA_QPS_RTS,
@@ -109,7 +113,8 @@ void actor_connect(struct actor *a, uint32_t sq_psn, uint32_t rq_psn)
         .max_rd_atomic = p->max_rd_atomic,
     };
     uint32_t rts = HCA_QP_STATE | HCA_QP_SQ_PSN;
-    if (rc) rts |= HCA_QP_TIMEOUT | HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC;
+    if (rc) rts |= HCA_QP_TIMEOUT;
+    if (asks) rts |= HCA_QP_RETRY_CNT | HCA_QP_RNR_RETRY | HCA_QP_MAX_QP_RD_ATOMIC;
     modify(a, &attr, rts);
 }
 
@@ -177,6 +182,16 @@ static void name_window(const struct actor *a, const struct request *r, struct h
     wr->bind_access = HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC;
 }
 
+static void name_srq(const struct actor *a, uint32_t i, struct hca_send_wr *wr)
+{
+    const struct plan_qp *p = a->plan;
+    if (p->type != HCA_QPT_XRC_SEND) return;
+    uint32_t srq = plan_srq_of(&a->work->plan->qp[p->peer]);
+    wr->xrc_srqn = hca_srq_num(a->work->actor[p->peer].board->srq[srq]);
+    bool wrong = p->provoke == PROVOKE_BAD_SRQ && p->provoke_at == i;
+    if (wrong) wr->xrc_srqn ^= 1u << HCA_INDEX_BITS; /* another function's */
+}
+
 static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, struct hca_sge *sge)
 {
     const struct plan_qp *p = a->plan;
@@ -198,6 +213,7 @@ static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, st
     name_remote(a, i, wr);
     if (r->op == HCA_WR_BIND_MW || r->op == HCA_WR_LOCAL_INV || r->op == HCA_WR_SEND_WITH_INV)
         name_window(a, r, wr);
+    name_srq(a, i, wr);
     if (p->type != HCA_QPT_UD) return;
     const struct actor *to = &a->work->actor[r->to];
     wr->ah = (struct hca_ah){
@@ -324,27 +340,27 @@ bool actor_post_receives(struct actor *a)
     return may_receive(a);
 }
 
-static bool may_post_shared(const struct board *b, uint8_t pd)
+static bool may_post_shared(const struct board *b, uint32_t srq)
 {
-    const struct recv_queue *rq = &b->work->plan->srq[b->host->index][pd];
-    return rq->receive && rq->posted < rq->planned && rq->posted - b->srq_done[pd] < b->srq_depth;
+    const struct recv_queue *rq = &b->work->plan->srq[b->host->index][srq];
+    return rq->receive && rq->posted < rq->planned && rq->posted - b->srq_done[srq] < b->srq_depth;
 }
 
-bool board_post_shared(struct board *b, uint8_t pd)
+bool board_post_shared(struct board *b, uint32_t srq)
 {
     struct work *w = b->work;
-    struct recv_queue *rq = &w->plan->srq[b->host->index][pd];
+    struct recv_queue *rq = &w->plan->srq[b->host->index][srq];
     uint64_t n = rng_percent(&w->rng, 25) ? 0 : rng_range(&w->rng, 1, 64);
-    for (; n && may_post_shared(b, pd); n--) {
+    for (; n && may_post_shared(b, srq); n--) {
         struct hca_recv_wr wr;
         struct hca_sge sge[BUF_MAX_PLOTS + 1];
         make_recv_wr(b, rq, &wr, sge);
-        int rc = hca_srq_post(b->host->hca, b->srq[pd], &wr);
+        int rc = hca_srq_post(b->host->hca, b->srq[srq], &wr);
         if (rc) {
             oracle_says(&w->oracle, "h%u: hca_srq_post gives %d", b->host->index, rc);
             return false;
         }
         oracle_recv_posted(&w->oracle, rq);
     }
-    return may_post_shared(b, pd);
+    return may_post_shared(b, srq);
 }

@@ -7,6 +7,8 @@
 
 struct work;
 
+#define SIM_XRCD 1
+
 struct board_cq {
     uint8_t host;
     uint32_t id;
@@ -21,8 +23,8 @@ struct board {
     struct host *host;
     uint32_t pd[3];
     struct hca_mr *mr[LOT_COUNT];
-    struct hca_srq *srq[2];
-    uint32_t srq_depth, srq_done[2]; /* shared receives that have completed */
+    struct hca_srq *srq[PLAN_SRQS];
+    uint32_t srq_depth, srq_done[PLAN_SRQS]; /* shared receives that have completed */
     struct board_cq cq[2 * PLAN_MAX_QPS];
     uint32_t ncqs;
     bool tick_due, poll_due;
@@ -49,7 +51,7 @@ struct work {
     uint32_t nactors;
     struct actor actor[PLAN_MAX_QPS];
     struct oracle_qp oracle_qp[PLAN_MAX_QPS];
-    struct recv_queue *rq[PLAN_MAX_QPS + 2 * WORLD_MAX_HOSTS];
+    struct recv_queue *rq[PLAN_MAX_QPS + PLAN_SRQS * WORLD_MAX_HOSTS];
 };
 
 uint64_t board_iova(const struct board *b, uint32_t lot);
@@ -60,7 +62,7 @@ void actor_connect(struct actor *a, uint32_t sq_psn, uint32_t rq_psn);
 /* Posts what it likes now; true: it could post more. */
 bool actor_post(struct actor *a);
 bool actor_post_receives(struct actor *a);
-bool board_post_shared(struct board *b, uint8_t pd);
+bool board_post_shared(struct board *b, uint32_t srq);
 enum hca_qp_state actor_state(const struct actor *a);
 
 #endif

@@ -173,7 +173,7 @@ static void settle_request(struct oracle *o, struct oracle_qp *q, uint32_t i)
         plot_release(r->remote);
         return;
     }
-    if (q->type == HCA_QPT_RC) {
+    if (is_reliable(q->type)) {
         if (oracle_uses_receive(r->op)) check_delivered(o, q, i);
         if (is_write(r->op) && oracle_content(o)) settle_write(o, q, i);
     }
@@ -224,7 +224,7 @@ static void fail_request(struct oracle *o, struct oracle_qp *q, uint32_t i,
     r->state = WORK_FAILED;
     if (q->requests_flushed) says_of(o, q, i, "%s after a failure", wc_status_name(status));
     q->failed = q->requests_flushed = true;
-    if (status == HCA_WC_RETRY_EXC_ERR && q->type == HCA_QPT_RC) {
+    if (status == HCA_WC_RETRY_EXC_ERR && is_reliable(q->type)) {
         judge_retry_exc(o, q, i, now);
         return;
     }
@@ -371,7 +371,7 @@ static void receive_succeeds(struct oracle *o, struct oracle_qp *q, uint32_t i,
     }
     r->heard |= 1u << q->index;
     o->last_solicited = r->flags & HCA_SEND_SOLICITED;
-    o->last_uncertain = q->type != HCA_QPT_RC && r->len < 8;
+    o->last_uncertain = !is_reliable(q->type) && r->len < 8;
     v->state = WORK_DONE;
     uint32_t in_room = is_write(r->op) ? 0 : r->len;
     if (q->type != HCA_QPT_UC && !buf_tail_untouched(&v->room, in_room)) {

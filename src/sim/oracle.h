@@ -20,6 +20,12 @@
 #include "hca/hca.h"
 #include "sim/ground.h"
 
+/* An XRC initiator and its target are the two halves of RC. */
+static inline bool is_reliable(enum hca_qp_type type)
+{
+    return type == HCA_QPT_RC || type == HCA_QPT_XRC_SEND || type == HCA_QPT_XRC_RECV;
+}
+
 enum work_state { WORK_PLANNED, WORK_POSTED, WORK_DONE, WORK_FAILED, WORK_FLUSHED, WORK_GONE };
 
 /* An 8-byte word that atomics of any queue pair work on. */

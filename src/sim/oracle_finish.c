@@ -6,7 +6,7 @@
 
 void oracle_state(struct oracle *o, struct oracle_qp *q, enum hca_qp_state state)
 {
-    if (q->failed && state != HCA_QPS_ERR && !(q->type != HCA_QPT_RC && state == HCA_QPS_SQE))
+    if (q->failed && state != HCA_QPS_ERR && !(!is_reliable(q->type) && state == HCA_QPS_SQE))
         oracle_says(o, "h%u qp %06x: has failed, yet is in state %d", q->host, q->qpn, state);
     if (!q->failed && state == HCA_QPS_ERR)
         oracle_says(o, "h%u qp %06x: is in ERR without a cause", q->host, q->qpn);
@@ -28,7 +28,7 @@ static void finish_requests(struct oracle *o, struct oracle_qp *q)
     }
     for (uint32_t i = 0; i < q->posted && oracle_content(o); i++) {
         const struct request *r = &q->request[i];
-        if (q->type != HCA_QPT_RC || r->state != WORK_DONE || !oracle_uses_receive(r->op)) continue;
+        if (!is_reliable(q->type) || r->state != WORK_DONE || !oracle_uses_receive(r->op)) continue;
         if (!r->delivered && !peer->gone && !q->gone)
             says_of(o, q, i, "succeeded, and the peer saw no completion of its receive");
     }

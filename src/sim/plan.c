@@ -192,6 +192,20 @@ static void draw_qps(struct plan *p, struct rng *rng)
     }
 }
 
+/* Some RC connections are XRC's instead: requests go one way, to an SRQ by its number. */
+static void draw_xrc(struct plan *p, struct rng *rng)
+{
+    for (uint32_t i = 0; i < p->nqps; i += 2) {
+        struct plan_qp *ini = &p->qp[i], *tgt = &p->qp[i + 1];
+        if (ini->type != HCA_QPT_RC || !rng_percent(rng, 20)) continue;
+        ini->type = HCA_QPT_XRC_SEND;
+        tgt->type = HCA_QPT_XRC_RECV;
+        ini->shared_receives = ini->rq.shared = false;
+        tgt->shared_receives = tgt->rq.shared = true;
+        p->srq[tgt->host][plan_srq_of(tgt)].shared = true;
+    }
+}
+
 /* ---- what happens meanwhile ---------------------------------------------------------------------
  */
 
@@ -224,7 +238,7 @@ static uint64_t least_budget(const struct plan *p)
     for (uint32_t i = 0; i < p->nqps; i++) {
         const struct plan_qp *q = &p->qp[i];
         uint64_t b = (4096ull << q->timeout) * q->retry_cnt;
-        if (q->type == HCA_QPT_RC && b < least) least = b;
+        if (is_reliable(q->type) && b < least) least = b;
     }
     return least == UINT64_MAX ? 50 * MS_NS : least;
 }
@@ -293,7 +307,7 @@ static void draw_controls(struct plan *p, struct rng *rng)
                                  .bucket = (uint8_t)rng_u64(rng),
                                  .kind = CONTROL_BUCKET};
         const struct plan_qp *q = &p->qp[c.qp];
-        if (rng_percent(rng, 30) && q->type == HCA_QPT_RC) c.kind = CONTROL_SQD;
+        if (rng_percent(rng, 30) && is_reliable(q->type)) c.kind = CONTROL_SQD;
         /* One drastic thing to a connection: which of two came first would be guesswork. */
         if (rng_percent(rng, 45) && q->type != HCA_QPT_UD && !drastic[c.qp] && !drastic[q->peer]) {
             drastic[c.qp] = true;
@@ -338,6 +352,8 @@ void plan_draw(struct plan *p, uint64_t seed, enum profile only)
     draw_world(p, &part);
     part = rng_fork(&rng, 2);
     draw_qps(p, &part);
+    part = rng_fork(&rng, 6);
+    draw_xrc(p, &part);
     part = rng_fork(&rng, 3);
     draw_cuts(p, &part);
     p->must_survive = p->must_survive || survivable(p);
@@ -354,7 +370,7 @@ void plan_free(struct plan *p)
         free(p->qp[i].rq.receive);
     }
     for (uint8_t h = 0; h < p->nhosts; h++) {
-        for (int pd = 0; pd < 2; pd++) free(p->srq[h][pd].receive);
+        for (int i = 0; i < PLAN_SRQS; i++) free(p->srq[h][i].receive);
         ground_free(&p->ground[h]);
     }
 }

@@ -9,6 +9,8 @@
 
 #define PLAN_MAX_QPS 12
 #define PLAN_MAX_CUTS 64
+#define PLAN_PDS 2
+#define PLAN_SRQS (2 * PLAN_PDS) /* of a host: of each protection domain a basic one, and of each one of XRC */
 
 #define PROFILES(X)                                                                                \
     X(CLEAN, "clean")                                                                              \
@@ -43,6 +45,7 @@ enum fault_kind { /* provoked, one on a connection at most */
                   PROVOKE_MISALIGNED_ATOMIC,
                   PROVOKE_NO_RECEIVE,
                   PROVOKE_CLOSED_WINDOW, /* drawn in plan_windows.c */
+                  PROVOKE_BAD_SRQ,       /* XRC alone */
                   PROVOKE_COUNT
 };
 
@@ -95,7 +98,7 @@ struct plan {
     uint64_t bytes_per_ms, notice_max_ns;
     uint32_t nqps;
     struct plan_qp qp[PLAN_MAX_QPS];
-    struct recv_queue srq[WORLD_MAX_HOSTS][2]; /* per protection domain; receive NULL: none */
+    struct recv_queue srq[WORLD_MAX_HOSTS][PLAN_SRQS]; /* receive NULL: none */
     enum cq_mode cq_mode[WORLD_MAX_HOSTS];
     bool cq_shared[WORLD_MAX_HOSTS]; /* one CQ for all, else two per queue pair */
     uint32_t npackets;               /* about as many as the messages need */
@@ -109,6 +112,12 @@ struct plan {
     bool links_lose, links_double, must_survive, windows;
     uint32_t forge_ppm; /* with forgeries no promise holds but two: no crash, no byte outside */
 };
+
+/* Which of its host's SRQs a queue pair with shared receives takes them from. */
+static inline uint32_t plan_srq_of(const struct plan_qp *q)
+{
+    return q->pd + (q->type == HCA_QPT_XRC_RECV ? PLAN_PDS : 0u);
+}
 
 const char *profile_name(enum profile p);
 /* PROFILE_COUNT where there is none of this name. */

@@ -90,7 +90,7 @@ static enum hca_wr_opcode draw_opcode(struct rng *rng, enum hca_qp_type type)
                                             HCA_WR_RDMA_READ,
                                             HCA_WR_ATOMIC_CMP_AND_SWP,
                                             HCA_WR_ATOMIC_FETCH_AND_ADD};
-    if (type == HCA_QPT_RC) return rc[rng_below(rng, 10)];
+    if (is_reliable(type)) return rc[rng_below(rng, 10)];
     if (type == HCA_QPT_UC) return rc[rng_below(rng, 6)];
     return rng_percent(rng, 50) ? HCA_WR_SEND : HCA_WR_SEND_WITH_IMM;
 }
@@ -134,7 +134,7 @@ static void draw_transfer(struct plan *p, struct rng *rng, uint32_t qi, uint32_t
     uint32_t mtu = 128u << q->mtu, max = *budget * mtu;
     if (q->type == HCA_QPT_UD) max = mtu;
     if (max > 400000) max = 400000;
-    bool may_chain = q->type == HCA_QPT_RC && !is_reset(p, qi);
+    bool may_chain = is_reliable(q->type) && !is_reset(p, qi);
     bool chained = false;
     r->len = draw_len(rng, mtu, max);
     r->key = mix64(p->seed ^ (uint64_t)qi << 40 ^ (uint64_t)(i + 1) << 8) | 1;
@@ -230,12 +230,14 @@ static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
         [PROVOKE_BAD_RECEIVE_LKEY] = HCA_WC_REM_OP_ERR,
         [PROVOKE_MISALIGNED_ATOMIC] = HCA_WC_REM_INV_REQ_ERR,
         [PROVOKE_NO_RECEIVE] = HCA_WC_RNR_RETRY_EXC_ERR,
+        [PROVOKE_BAD_SRQ] = HCA_WC_REM_INV_REQ_ERR,
     };
     struct plan_qp *q = &p->qp[qi];
     struct plan_qp *peer = &p->qp[q->peer];
-    if (q->type != HCA_QPT_RC || !q->nrequests || q->provoke || peer->provoke || is_drastic(p, qi))
+    if (!is_reliable(q->type) || !q->nrequests || q->provoke || peer->provoke || is_drastic(p, qi))
         return;
     enum fault_kind kind = (enum fault_kind)rng_range(rng, 1, PROVOKE_NO_RECEIVE);
+    if (q->type == HCA_QPT_XRC_SEND && rng_percent(rng, 30)) kind = PROVOKE_BAD_SRQ;
     uint32_t at = (uint32_t)rng_below(rng, q->nrequests);
     struct request *r = &q->request[at];
     bool atomic = r->word != NULL,
@@ -250,6 +252,7 @@ static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
     case PROVOKE_BAD_RECEIVE_LKEY:
         if (!send || !r->len || peer->shared_receives) return;
         break;
+    case PROVOKE_BAD_SRQ: break;
     case PROVOKE_MISALIGNED_ATOMIC:
         if (!atomic) return;
         break;
@@ -306,7 +309,7 @@ static void draw_exact_receives(struct plan *p, struct rng *rng, struct plan_qp 
 static void draw_receives(struct plan *p, struct rng *rng, uint32_t qi)
 {
     struct plan_qp *q = &p->qp[qi];
-    if (q->shared_receives) return;
+    if (q->shared_receives || q->type == HCA_QPT_XRC_SEND) return;
     uint32_t n = q->messages_to;
     q->rq.receive = calloc(2 * n + 2 * q->recv_depth + 10, sizeof *q->rq.receive);
     must(q->rq.receive);
@@ -322,14 +325,15 @@ static void draw_receives(struct plan *p, struct rng *rng, uint32_t qi)
     q->rq.planned = n;
 }
 
-static void draw_shared_receives(struct plan *p, struct rng *rng, uint8_t host, uint8_t pd)
+static void draw_shared_receives(struct plan *p, struct rng *rng, uint8_t host, uint32_t srq)
 {
-    struct recv_queue *s = &p->srq[host][pd];
+    struct recv_queue *s = &p->srq[host][srq];
     uint32_t n = 0, room = 0;
     const struct plan_qp *any = NULL;
     for (uint32_t i = 0; i < p->nqps; i++) {
         const struct plan_qp *q = &p->qp[i];
-        if (q->host != host || q->pd != pd || !q->shared_receives || q->type == HCA_QPT_UD)
+        if (q->host != host || !q->shared_receives || q->type == HCA_QPT_UD ||
+            plan_srq_of(q) != srq)
             continue;
         n += q->messages_to + 4;
         if (is_reset(p, i)) n += q->messages_to;
@@ -359,7 +363,7 @@ void plan_receives(struct plan *p, struct rng *rng)
 {
     for (uint32_t i = 0; i < p->nqps; i++) draw_receives(p, rng, i);
     for (uint8_t h = 0; h < p->nhosts; h++)
-        for (uint8_t pd = 0; pd < 2; pd++) draw_shared_receives(p, rng, h, pd);
+        for (uint32_t i = 0; i < PLAN_SRQS; i++) draw_shared_receives(p, rng, h, i);
     for (uint8_t h = 0; h < p->nhosts; h++) ground_build(&p->ground[h]);
     for (uint32_t i = 0; i < p->nwords; i++) memcpy(p->word[i].plot->bytes, &p->word[i].init, 8);
 }
@@ -378,6 +382,7 @@ void plan_messages(struct plan *p, struct rng *rng)
         uint32_t budget = p->npackets / p->nqps + 1;
         q->nrequests =
             rng_percent(rng, 10) ? 0 : (uint32_t)rng_range(rng, 1, rng_percent(rng, 80) ? 24 : 80);
+        if (q->type == HCA_QPT_XRC_RECV) q->nrequests = 0;
         q->request = calloc(q->nrequests + 1, sizeof *q->request);
         must(q->request);
         for (uint32_t k = 0; k < q->nrequests; k++) draw_request(p, rng, i, k, &budget);

@@ -45,7 +45,7 @@ static void tick(void *ctx, uint64_t arg)
         more = actor_post_receives(a) || more;
         more = actor_post(a) || more;
     }
-    for (uint8_t pd = 0; pd < 2; pd++) more = board_post_shared(b, pd) || more;
+    for (uint32_t i = 0; i < PLAN_SRQS; i++) more = board_post_shared(b, i) || more;
     if (more && oracle_content(&w->oracle)) want_tick(b);
     want_poll(b); /* posting in ERR completes at once */
 }
@@ -86,10 +86,10 @@ static void note_shared(struct board *b, const struct hca_wc *wc)
 {
     if (wc->wr_id >> 56 != 'R') return;
     uint32_t id = (uint32_t)(wc->wr_id >> 32 & 0xffffff);
-    for (int pd = 0; pd < 2; pd++)
-        if (b->work->plan->srq[b->host->index][pd].receive &&
-            b->work->plan->srq[b->host->index][pd].id == id)
-            b->srq_done[pd]++;
+    for (int i = 0; i < PLAN_SRQS; i++)
+        if (b->work->plan->srq[b->host->index][i].receive &&
+            b->work->plan->srq[b->host->index][i].id == id)
+            b->srq_done[i]++;
 }
 
 /* Does this completion wake those who asked for solicited ones only? */
@@ -335,7 +335,7 @@ static void create_cqs(struct board *b)
     struct work *w = b->work;
     const struct plan *p = w->plan;
     bool one = p->cq_shared[b->host->index];
-    uint32_t all = b->srq_depth * 2;
+    uint32_t all = b->srq_depth * PLAN_SRQS;
     for (uint32_t i = 0; i < p->nqps; i++)
         if (p->qp[i].host == b->host->index) {
             all += p->qp[i].send_depth + p->qp[i].recv_depth;
@@ -370,14 +370,18 @@ static void create_board(struct work *w, uint8_t h)
         must(rc == 0);
     }
     b->srq_depth = 24;
-    for (uint8_t pd = 0; pd < 2; pd++) {
-        struct hca_srq_init init = {
-            .pd = b->pd[pd], .max_wr = b->srq_depth, .max_sge = BUF_MAX_PLOTS + 1};
-        if (!w->plan->srq[h][pd].receive) continue;
-        int rc = hca_srq_create(b->host->hca, &init, &b->srq[pd]);
+    create_cqs(b);
+    for (uint32_t i = 0; i < PLAN_SRQS; i++) {
+        bool xrc = i >= PLAN_PDS;
+        struct hca_srq_init init = {.pd = b->pd[i % PLAN_PDS],
+                                    .max_wr = b->srq_depth,
+                                    .max_sge = BUF_MAX_PLOTS + 1,
+                                    .xrcd = xrc ? SIM_XRCD : 0,
+                                    .cq = xrc ? b->cq[0].cq : NULL};
+        if (!w->plan->srq[h][i].receive) continue;
+        int rc = hca_srq_create(b->host->hca, &init, &b->srq[i]);
         must(rc == 0);
     }
-    create_cqs(b);
 }
 
 static void number_queues(struct work *w)
@@ -386,7 +390,8 @@ static void number_queues(struct work *w)
     o->rq = w->rq;
     for (uint32_t i = 0; i < w->plan->nqps; i++) {
         struct plan_qp *p = &w->plan->qp[i];
-        struct recv_queue *rq = p->shared_receives ? &w->plan->srq[p->host][p->pd] : &p->rq;
+        struct recv_queue *rq =
+            p->shared_receives ? &w->plan->srq[p->host][plan_srq_of(p)] : &p->rq;
         bool known = false;
         for (uint32_t k = 0; k < o->nrq; k++) known = known || w->rq[k] == rq;
         if (!known) {
@@ -493,8 +498,8 @@ static void tear_down(struct work *w)
     }
     for (uint8_t h = 0; h < w->plan->nhosts; h++) {
         struct board *b = &w->board[h];
-        for (int pd = 0; pd < 2; pd++)
-            if (b->srq[pd] && hca_srq_destroy(b->host->hca, b->srq[pd]))
+        for (int i = 0; i < PLAN_SRQS; i++)
+            if (b->srq[i] && hca_srq_destroy(b->host->hca, b->srq[i]))
                 oracle_says(&w->oracle, "SRQ not destroyed");
         for (uint32_t i = 0; i < b->ncqs; i++)
             if (hca_cq_destroy(b->host->hca, b->cq[i].cq))
