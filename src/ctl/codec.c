@@ -50,6 +50,13 @@ static int check_bond_conf(const void *body)
     return 0;
 }
 
+static int check_xrcd(const void *body)
+{
+    struct ctl_xrcd xrcd;
+    memcpy(&xrcd, body, sizeof xrcd);
+    return ctl_string_ok(xrcd.device, sizeof xrcd.device) ? 0 : -EINVAL;
+}
+
 /* One row per request: its name, its body. CTL_ANY_LEN: the consumer checks (ctl/ucma.h). */
 #define CTL_ANY_LEN ((size_t)-1)
 
@@ -75,6 +82,7 @@ static const struct request {
     [CTL_GID_LIST] = {"gid-list", 0, NULL},
     [CTL_RECLAIM] = {"reclaim", sizeof(struct ctl_reclaim), check_reclaim},
     [CTL_CM_ID_LIST] = {"cm-id-list", 0, NULL},
+    [CTL_XRCD] = {"xrcd", sizeof(struct ctl_xrcd), check_xrcd},
 };
 
 static const struct request *request_of(uint32_t type)

@@ -36,6 +36,7 @@ enum ctl_type {
     CTL_GID_LIST,         /* -> ctl_gid[]: slots that hold one */
     CTL_RECLAIM,          /* ctl_reclaim -> as CTL_OPEN; see there */
     CTL_CM_ID_LIST,       /* -> ctl_cm_id[]: ids of the RDMA connection manager */
+    CTL_XRCD,             /* ctl_xrcd: the connection's, until it ends; -EBUSY: another's */
     /* unsolicited, to owners of a function and to monitors */
     CTL_EVENT = 64,       /* ctl_event */
 };
@@ -177,6 +178,12 @@ struct ctl_cm_id {
     uint8_t src[16], dst[16]; /* zero: none; IPv4 mapped */
 };
 static_assert(sizeof(struct ctl_cm_id) == 112, "ctl_cm_id");
+
+/* An XRC domain that is made of a file: one context has it at a time. */
+struct ctl_xrcd {
+    char device[CTL_NAME_LEN];
+    uint64_t dev, ino; /* the file's, as stat(2) has them */
+};
 
 /* One counter of a device or of one member (member "": the device). */
 struct ctl_stat {

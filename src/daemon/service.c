@@ -21,6 +21,8 @@ struct client {
         uint8_t body[64];
         size_t len;
     } waiting;
+    bool has_xrcd;
+    struct ctl_xrcd xrcd;
 };
 static_assert(sizeof(struct ctl_reclaim) <= sizeof((struct waiting *)0)->body, "it has room");
 
@@ -269,13 +271,38 @@ static void cm_command(const struct call *c)
         ctl_send_reply(c->conn, c->hdr, out, (size_t)n, 1, NULL, 0);
 }
 
+static bool same_xrcd(const struct ctl_xrcd *a, const struct ctl_xrcd *b)
+{
+    return a->dev == b->dev && a->ino == b->ino && strcmp(a->device, b->device) == 0;
+}
+
+static void xrcd_claim(const struct call *c)
+{
+    struct ctl_server *server = c->s->server;
+
+    if (c->client->has_xrcd) {
+        ctl_send_error(c->conn, c->hdr, -EINVAL, "this connection has an XRC domain already");
+        return;
+    }
+    memcpy(&c->client->xrcd, c->body, sizeof c->client->xrcd);
+    for (struct ctl_conn *o = ctl_conn_next(server, NULL); o; o = ctl_conn_next(server, o)) {
+        const struct client *other = ctl_conn_data(o);
+        if (!other || !other->has_xrcd || !same_xrcd(&other->xrcd, &c->client->xrcd)) continue;
+        ctl_send_error(c->conn, c->hdr, -EBUSY, "process %d has the XRC domain of this file",
+                       (int)ctl_conn_pid(o));
+        return;
+    }
+    c->client->has_xrcd = true;
+    done(c);
+}
+
 static void (*const handlers[])(const struct call *) = {
     [CTL_HELLO] = hello,       [CTL_DEV_LIST] = list,     [CTL_OPEN] = open_device,
     [CTL_BOND_ADD] = bond_add, [CTL_BOND_DEL] = bond_del, [CTL_BOND_SET] = bond_set,
     [CTL_BOND_LIST] = list,    [CTL_LINK_LIST] = list,    [CTL_FUNCTION_LIST] = list,
     [CTL_QP_LIST] = list,      [CTL_STAT] = list,         [CTL_MONITOR] = monitor,
     [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command, [CTL_GID_LIST] = list,
-    [CTL_RECLAIM] = reclaim,   [CTL_CM_ID_LIST] = list,
+    [CTL_RECLAIM] = reclaim,   [CTL_CM_ID_LIST] = list,   [CTL_XRCD] = xrcd_claim,
 };
 
 /* ---- connections ------------------------------------------------------------------------- */

@@ -96,6 +96,8 @@ static void enlist(struct rb_context *ctx)
     pthread_mutex_unlock(&contexts_lock);
 }
 
+static void context_release(struct rb_context *ctx);
+
 static void leave_origin(struct rb_context *ctx)
 {
     bool locked = function_lock(ctx->f) == 0; /* a forked child frees its copy */
@@ -108,10 +110,12 @@ static void context_free(struct rb_context *ctx)
 {
     struct ibv_context *c = &ctx->v.context;
 
-    if (ctx->origin)
+    if (ctx->origin) {
         leave_origin(ctx);
-    else if (ctx->f)
+    } else if (ctx->f) {
+        xrcd_function_gone(ctx->f);
         function_close(ctx->f);
+    }
     if (c->async_fd >= 0) close(c->async_fd);
     if (ctx->async_wr >= 0) close(ctx->async_wr);
     if (c->cmd_fd >= 0) close(c->cmd_fd);
@@ -119,7 +123,7 @@ static void context_free(struct rb_context *ctx)
     free(ctx);
 }
 
-void context_release(struct rb_context *ctx)
+static void context_release(struct rb_context *ctx)
 {
     bool last;
 

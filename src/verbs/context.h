@@ -31,11 +31,9 @@ struct ibv_xrcd *rb_open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_
 int rb_close_xrcd(struct ibv_xrcd *xrcd);
 struct ibv_qp *rb_open_qp(struct ibv_context *context, struct ibv_qp_open_attr *attr);
 
-/* context.c: one hold less; the last frees it. */
-void context_release(struct rb_context *ctx);
-
 /* xrcd.c: the adapter's number of the domain. */
 uint32_t xrcd_number(const struct rb_xrcd *xrcd);
+void xrcd_function_gone(const struct function *f);
 
 /* qp.c: the public part of a handle, and its end. */
 void qp_fill(struct rb_qp *qp, struct ibv_context *context, void *qp_context, enum ibv_qp_type type,

@@ -93,9 +93,6 @@ bool function_rejoin(struct function *f);
 bool function_inherit(struct function *f);
 void process_add(struct function *f);
 void process_remove(struct function *f);
-/* Calls `visit` with the function of this process that has this number, which stays open meanwhile;
- * EOPNOTSUPP where none has. */
-int process_visit(uint32_t number, int (*visit)(struct function *f, void *arg), void *arg);
 
 static inline bool function_is_dead(struct function *f)
 {

@@ -48,7 +48,7 @@ struct rb_context {
     uint32_t late_port;        /* 1 << enum ibv_event_type: wait for room in the pipe */
     int async_wr; /* the writing end of ibv.async_fd */
     _Atomic uint32_t handles;
-    _Atomic uint32_t holds; /* qp_open.c: the program's, and QPs of it opened in other contexts */
+    _Atomic uint32_t holds; /* context.c: the program's, and those of imports of it */
     _Atomic size_t dm_used; /* bytes of device memory */
     struct verbs_context v; /* last: v.context is what the program holds */
 };

@@ -151,21 +151,6 @@ void process_remove(struct function *f)
     pthread_mutex_unlock(&functions_lock);
 }
 
-int process_visit(uint32_t number, int (*visit)(struct function *f, void *arg), void *arg)
-{
-    int rc = EOPNOTSUPP;
-
-    pthread_mutex_lock(&functions_lock);
-    list_for_each (node, &functions) {
-        struct function *f = container_of(node, struct function, link);
-        if (f->opened.function != number) continue;
-        rc = f->dead ? EIO : visit(f, arg);
-        break;
-    }
-    pthread_mutex_unlock(&functions_lock);
-    return rc;
-}
-
 /* ---- exit -------------------------------------------------------------------------------- */
 
 /* A program may end right after its last completion, whose ACK waits for a post that will not come.

@@ -427,9 +427,6 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
     pthread_mutex_unlock(&ibv->mutex);
     pd_ring_free(&qp->queues);
     hold_objects(qp, -1u);
-    struct rb_context *home = qp->f->ctx;
-    bool guest = qp->f != rb_context(ibv->context)->f;
     qp_free(qp);
-    if (guest) context_release(home);
     return 0;
 }

@@ -1,10 +1,10 @@
-/* ibv_open_qp: more handles of an XRC target, in contexts of this process. All are equal: each
- * hears of its events, may modify it, and keeps it alive (ibv_open_qp(3)). */
+/* ibv_open_qp: more handles of an XRC target. All are equal: each hears of its events, may modify
+ * it, and keeps it alive (ibv_open_qp(3)). */
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include <stdlib.h>
 
-/* Holding the lock. */
+/* Holding the lock. NULL: no such target in this domain. */
 static struct rb_qp *target(struct function *f, uint32_t qp_num, const struct rb_xrcd *xrcd)
 {
     list_for_each (node, &f->qps) {
@@ -15,20 +15,17 @@ static struct rb_qp *target(struct function *f, uint32_t qp_num, const struct rb
     return NULL;
 }
 
-static int join(struct function *f, void *handle)
+static int join(struct rb_qp *qp)
 {
-    struct rb_qp *qp = handle;
-    int rc = function_lock(f);
+    int rc = function_lock(qp->f);
     if (rc) return rc;
-    struct rb_qp *other = target(f, qp_public(qp)->qp_num, qp->xrcd);
+    struct rb_qp *other = target(qp->f, qp_public(qp)->qp_num, qp->xrcd);
     if (other) {
-        qp->f = f;
         qp->hca = other->hca;
         qp->addressed = other->addressed;
         list_add_tail(&other->handles, &qp->handles);
-        if (f != rb_context(qp->xrcd->ibv.context)->f) atomic_fetch_add(&f->ctx->holds, 1);
     }
-    function_unlock(f);
+    function_unlock(qp->f);
     return other ? 0 : EINVAL;
 }
 
@@ -41,14 +38,14 @@ struct ibv_qp *rb_open_qp(struct ibv_context *context, struct ibv_qp_open_attr *
         return fail_with(EINVAL);
     struct rb_xrcd *xrcd = rb_xrcd(attr->xrcd);
     if (!xrcd || xrcd->ibv.context != context) return fail_with(EINVAL);
-    if (function_is_dead(rb_context(context)->f)) return fail_with(EIO);
     struct rb_qp *qp = calloc(1, sizeof *qp);
     if (!qp) return fail_with(ENOMEM);
     list_init(&qp->handles);
+    qp->f = rb_context(context)->f;
     qp->xrcd = xrcd;
-    void *qp_context = attr->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT ? attr->qp_context : NULL;
-    qp_fill(qp, context, qp_context, IBV_QPT_XRC_RECV, attr->qp_num);
-    int rc = process_visit(attr->qp_num >> HCA_INDEX_BITS, join, qp);
+    qp_fill(qp, context, attr->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT ? attr->qp_context : NULL,
+            IBV_QPT_XRC_RECV, attr->qp_num);
+    int rc = join(qp);
     if (rc) {
         qp_free(qp);
         return fail_with(rc);

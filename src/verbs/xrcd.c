@@ -1,18 +1,24 @@
-/* XRC domains: which XRC targets may deliver to which XRC SRQs. One that is made of a file is the
- * same for all who open it by the same inode, on the same device. */
+/* XRC domains: which XRC targets may deliver to which XRC SRQs.
+ *
+ * One that is made of a file is the same for all handles that are opened by its inode. An adapter
+ * cannot put messages into another's receives, so a domain lives in one context (and those that
+ * import it): while it does, opening it in another, of this process or any of the host, fails with
+ * EOPNOTSUPP. rbondd knows who has which. */
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 struct domain {
     struct list link;
     uint32_t number, refs;
+    const struct function *f;
     bool has_file;
     dev_t dev;
     ino_t ino;
-    const struct ibv_device *device;
+    struct ctl_client *claim; /* a file's: rbondd has noted it down while this connection lasts */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -23,24 +29,25 @@ uint32_t xrcd_number(const struct rb_xrcd *xrcd) { return xrcd->domain->number; 
 
 /* ---- domains ------------------------------------------------------------------------------ */
 
-static struct domain *domain_of(const struct stat *file, const struct ibv_device *device)
+/* Those of other functions are rbondd's to tell of, even in this process. */
+static struct domain *known(const struct stat *file, const struct function *f)
 {
     list_for_each (node, &domains) {
         struct domain *d = container_of(node, struct domain, link);
-        if (d->has_file && d->dev == file->st_dev && d->ino == file->st_ino && d->device == device)
-            return d;
+        if (d->has_file && d->dev == file->st_dev && d->ino == file->st_ino && d->f == f) return d;
     }
     return NULL;
 }
 
-static struct domain *domain_new(const struct stat *file /* or NULL */,
-                                 const struct ibv_device *device)
+static struct domain *domain_new(const struct function *f, struct ctl_client *claim,
+                                 const struct stat *file)
 {
     struct domain *d = calloc(1, sizeof *d);
     if (!d) return NULL;
     d->number = ++last_number;
-    d->device = device;
-    if (file) {
+    d->f = f;
+    d->claim = claim;
+    if (claim) {
         d->has_file = true;
         d->dev = file->st_dev;
         d->ino = file->st_ino;
@@ -49,21 +56,51 @@ static struct domain *domain_new(const struct stat *file /* or NULL */,
     return d;
 }
 
-/* The manual page says when it fails, not how: these are the kernel's errors. */
-static int domain_open(int fd, int oflag, const struct ibv_device *device, struct domain **out)
+/* 0, EBUSY where another function has it, or what kept us from asking. */
+static int claim_file(const struct function *f, const struct stat *file, struct ctl_client **out)
+{
+    struct ctl_xrcd xrcd = {.dev = file->st_dev, .ino = file->st_ino};
+    struct ctl_reply reply;
+
+    int rc = ctl_connect(out, NULL);
+    if (rc) return -rc;
+    memcpy(xrcd.device, f->opened.dev.name, sizeof xrcd.device);
+    rc = -ctl_call(*out, CTL_XRCD, &xrcd, sizeof xrcd, 0, &reply);
+    ctl_reply_free(&reply);
+    if (rc) ctl_close(*out);
+    return rc;
+}
+
+static int open_file(int fd, int oflag, const struct function *f, struct domain **out)
 {
     struct stat file;
-    struct domain *d = NULL;
+    struct ctl_client *claim;
+    bool exclusive = (oflag & O_CREAT) && (oflag & O_EXCL);
 
-    if (fd == -1 && !(oflag & O_CREAT)) return EINVAL;
-    if (fd != -1 && fstat(fd, &file) != 0) return EBADF;
-    if (fd != -1) d = domain_of(&file, device);
-    if (d && (oflag & O_CREAT) && (oflag & O_EXCL)) return EINVAL;
-    if (!d && !(oflag & O_CREAT)) return EAGAIN;
-    if (!d) d = domain_new(fd == -1 ? NULL : &file, device);
-    if (!d) return ENOMEM;
-    d->refs++;
-    *out = d;
+    if (fstat(fd, &file) != 0) return EBADF;
+    *out = known(&file, f);
+    if (*out) return exclusive ? EINVAL : 0;
+    int rc = claim_file(f, &file, &claim);
+    if (rc == EBUSY) return exclusive ? EINVAL : EOPNOTSUPP;
+    if (rc) return rc;
+    if (oflag & O_CREAT) *out = domain_new(f, claim, &file);
+    if (*out) return 0;
+    ctl_close(claim);
+    return oflag & O_CREAT ? ENOMEM : EAGAIN;
+}
+
+/* The manual page says when it fails, not how: EINVAL and EAGAIN are the kernel's. */
+static int domain_open(int fd, int oflag, const struct function *f, struct domain **out)
+{
+    if (fd == -1) {
+        if (!(oflag & O_CREAT)) return EINVAL;
+        *out = domain_new(f, NULL, NULL);
+    } else {
+        int rc = open_file(fd, oflag, f, out);
+        if (rc) return rc;
+    }
+    if (!*out) return ENOMEM;
+    (*out)->refs++;
     return 0;
 }
 
@@ -71,7 +108,22 @@ static void domain_close(struct domain *d)
 {
     if (--d->refs) return;
     list_del(&d->link);
+    if (d->claim) ctl_close(d->claim);
     free(d);
+}
+
+/* A program may close its device with domains open. */
+void xrcd_function_gone(const struct function *f)
+{
+    pthread_mutex_lock(&lock);
+    list_for_each_safe (node, tmp, &domains) {
+        struct domain *d = container_of(node, struct domain, link);
+        if (d->f != f) continue;
+        list_del(&d->link);
+        if (d->claim) ctl_close(d->claim);
+        d->claim = NULL;
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 /* ---- the verbs ---------------------------------------------------------------------------- */
@@ -87,7 +139,7 @@ struct ibv_xrcd *rb_open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_
     struct rb_xrcd *xrcd = calloc(1, sizeof *xrcd);
     if (!xrcd) return fail_with(ENOMEM);
     pthread_mutex_lock(&lock);
-    int rc = domain_open(init->fd, init->oflags, context->device, &xrcd->domain);
+    int rc = domain_open(init->fd, init->oflags, ctx->f, &xrcd->domain);
     pthread_mutex_unlock(&lock);
     if (rc) {
         free(xrcd);

@@ -1,5 +1,6 @@
 /* XRC: domains, SRQs by number, initiators, targets and their further handles. */
 #include "end.h"
+#include <sys/wait.h>
 
 /* One context with a domain of a file, an XRC SRQ and a target; the other has the initiator. */
 static struct end ini, tgt;
@@ -299,7 +300,6 @@ static struct ibv_qp *open_target(struct ibv_context *context, struct ibv_xrcd *
     return ibv_open_qp(context, &attr);
 }
 
-/* In the same context, and in the initiator's. */
 static void further_handles(void **state)
 {
     struct ibv_qp_attr attr;
@@ -307,19 +307,16 @@ static void further_handles(void **state)
     struct ibv_async_event event;
     (void)state;
 
-    struct ibv_xrcd *theirs = open_domain(ini.context, fd, 0);
     struct ibv_xrcd *alien = open_domain(tgt.context, -1, O_CREAT);
-    assert_non_null(theirs);
     assert_null(open_target(tgt.context, alien, target->qp_num));
     assert_int_equal(errno, EINVAL);
     assert_null(open_target(tgt.context, xrcd, target->qp_num ^ 1));
     struct ibv_qp *second = open_target(tgt.context, xrcd, target->qp_num);
-    struct ibv_qp *third = open_target(ini.context, theirs, target->qp_num);
+    struct ibv_qp *third = open_target(tgt.context, xrcd, target->qp_num);
     assert_non_null(second);
     assert_non_null(third);
     assert_int_equal(third->qp_num, target->qp_num);
     assert_ptr_equal(third->qp_context, &fd);
-    assert_int_equal(ibv_close_xrcd(theirs), EBUSY);
     assert_int_equal(ibv_query_qp(third, &attr, IBV_QP_STATE, &init), 0);
     assert_int_equal(attr.qp_state, IBV_QPS_RTS);
 
@@ -329,22 +326,68 @@ static void further_handles(void **state)
     send_one(srqn, 5, 64);
     expect(&ini, 5, IBV_WC_SUCCESS);
     expect(&tgt, 1, IBV_WC_SUCCESS);
-    assert_int_equal(
-        ibv_modify_qp(third, &(struct ibv_qp_attr){.qp_state = IBV_QPS_ERR}, IBV_QP_STATE), 0);
-    do {
-        event = next_event(ini.context);
+    attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_ERR};
+    assert_int_equal(ibv_modify_qp(third, &attr, IBV_QP_STATE), 0);
+    bool told[2] = {false};
+    while (!told[0] || !told[1]) { /* each handle, once */
+        event = next_event(tgt.context);
         ibv_ack_async_event(&event);
-    } while (event.event_type == IBV_EVENT_COMM_EST);
-    assert_int_equal(event.event_type, IBV_EVENT_QP_LAST_WQE_REACHED);
-    assert_ptr_equal(event.element.qp, third);
+        if (event.event_type == IBV_EVENT_COMM_EST) continue;
+        assert_int_equal(event.event_type, IBV_EVENT_QP_LAST_WQE_REACHED);
+        int which = event.element.qp == third;
+        assert_ptr_equal(event.element.qp, which ? third : second);
+        assert_false(told[which]);
+        told[which] = true;
+    }
     assert_int_equal(ibv_destroy_qp(second), 0);
     assert_int_equal(ibv_destroy_qp(third), 0);
     assert_null(open_target(tgt.context, xrcd, sender->qp_num));
-    assert_int_equal(ibv_close_xrcd(theirs), 0);
     assert_int_equal(ibv_close_xrcd(alien), 0);
+}
+
+/* In a child, which has nothing of ours but the file. */
+static int open_elsewhere(int oflags)
+{
+    int status;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct ibv_context *context = ibv_open_device(device);
+        _exit(!context ? 255 : open_domain(context, fd, oflags) ? 0 : errno);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WEXITSTATUS(status);
+}
+
+static void a_domain_lives_in_one_context(void **state)
+{
+    (void)state;
+    assert_null(open_domain(ini.context, fd, O_CREAT));
+    assert_int_equal(errno, EOPNOTSUPP);
+    assert_null(open_domain(ini.context, fd, O_CREAT | O_EXCL));
+    assert_int_equal(errno, EINVAL);
+    assert_int_equal(open_elsewhere(O_CREAT), EOPNOTSUPP);
+    assert_int_equal(open_elsewhere(O_CREAT | O_EXCL), EINVAL);
+    assert_int_equal(open_elsewhere(0), EOPNOTSUPP);
+
+    char name[] = "/tmp/rbond-xrc-XXXXXX";
+    int file = mkstemp(name), mine = fd;
+    unlink(name);
+    struct ibv_xrcd *a = open_domain(ini.context, file, O_CREAT);
+    assert_non_null(a);
+    fd = file;
+    assert_int_equal(open_elsewhere(O_CREAT), EOPNOTSUPP);
+    assert_int_equal(ibv_close_xrcd(a), 0);
+    assert_int_equal(open_elsewhere(0), EAGAIN);
+    assert_int_equal(open_elsewhere(O_CREAT), 0);
+    fd = mine;
+    a = open_domain(tgt.context, file, O_CREAT); /* the child has ended */
+    assert_non_null(a);
+    assert_int_equal(ibv_close_xrcd(a), 0);
+    close(file);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 EDGE_MAIN(TEST(domains), TEST(creation), TEST(sends_to_a_number), TEST(limit_and_size),
-          TEST(further_handles))
+          TEST(further_handles), TEST(a_domain_lives_in_one_context))
