@@ -35,7 +35,8 @@ check: setup
 check-vm:
 	@tools/setup --vm
 	@$(MAKE) --no-print-directory all
-	@test/vm/interop $(BUILD)/src/cli/rbond
+	@test/vm/interop $(BUILD)/src/cli/rbond; interop=$$?; \
+	test/vm/bond $(BUILD)/src/cli/rbond && exit $$interop
 
 # rdma-core's own tests: on a plain port, on a bond, between two hosts, and what is for one vendor only.
 check-rdma-core: setup

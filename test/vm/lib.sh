@@ -94,6 +94,13 @@ on() {
 }
 other() { [ "$1" = host ] && echo guest || echo host; }
 
+# gid_index SIDE PATTERN: of an address of the device
+gid_index() {
+    on "$1" ibv_devinfo -v -d "${dev[$1]}" 2>/dev/null |
+        sed -n 's/^[[:space:]]*GID\[ *\([0-9]*\)\]:[[:space:]]*\([0-9a-f:.]*\).*/\1 \2/p' |
+        awk -v pattern="$2" '$2 ~ pattern { print $1; exit }'
+}
+
 # await SIDE COMMAND: until it is true, for 10 s at most
 await() {
     if [ "$1" = host ]; then
