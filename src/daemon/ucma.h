@@ -29,8 +29,9 @@
 /* A Linux RoCE path lives 4.096 us * 2^16; the ACK timeout is one more (kernel: cma_resolve_iboe).
  */
 #define UCMA_PACKET_LIFETIME 16
-/* 0.64 ms. The kernel leaves 0 here, which is 655 ms. */
-#define UCMA_MIN_RNR_TIMER 12
+/* 20.48 ms: with the five retries that programs ask for, a peer that is slow to post a receive has
+ * 0.1 s. The kernel leaves 0 here, which is 655 ms each time. */
+#define UCMA_MIN_RNR_TIMER 22
 
 /* Events as the ABI numbers them: librdmacm's enum rdma_cm_event_type, whose header cannot stand
  * beside the kernel's. */

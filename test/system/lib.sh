@@ -49,7 +49,7 @@ system_end() {
         find "$(lab_dir)" -name '*.log' -exec tail -n 20 {} + 2>/dev/null
         for file in "$work"/*; do
             # Errors go to stderr, which is not buffered, and so come before the last lines.
-            [ -f "$file" ] && { grep -aiE 'error|fail|unable|sanitizer' "$file" | head -n 8; tail -n 6 "$file"; } |
+            [ -f "$file" ] && { grep -aiE "error|fail|unable|sanitizer|got:" "$file" | head -n 8; tail -n 6 "$file"; } |
                 cut -c 1-150 | sed "s|^|  ${file##*/}: |"
         done
     fi
