@@ -19,7 +19,7 @@ struct hca *hca_new(const struct hca_conf *conf)
     struct hca *hca = calloc(1, sizeof *hca);
     if (!hca) return NULL;
     hca->conf = *conf;
-    hca->mtu = 4096;
+    hca->mtu = HCA_MAX_MTU;
     hca->random = conf->seed;
     memset(hca->table.home, STEER_NO_MEMBER, sizeof hca->table.home);
     memset(hca->table.active, STEER_NO_MEMBER, sizeof hca->table.active);
@@ -63,7 +63,7 @@ uint32_t hca_pd_alloc(struct hca *hca) { return ++hca->next_pd; }
 
 void hca_set_mtu(struct hca *hca, uint32_t bytes)
 {
-    must(bytes >= 256 && bytes <= 4096);
+    must(bytes >= 256 && bytes <= HCA_MAX_MTU);
     hca->mtu = bytes;
 }
 

@@ -34,6 +34,7 @@
 #define HCA_MAX_WR 16384
 #define HCA_MAX_CQE (1 << 22) /* memory is touched as completions come */
 #define HCA_MAX_RD_ATOMIC 128
+#define HCA_MAX_MTU 4096u /* bytes of payload in a packet (IBTA 9.2) */
 #define HCA_MAX_MSG (1u << 31)
 #define HCA_MAX_RATE_KBPS 400000000u /* of a rate limit: 400 Gb/s */
 #define HCA_MAX_MCAST_GROUPS 256

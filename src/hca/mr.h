@@ -46,7 +46,7 @@ struct hca_mw {
  * is always granted to a valid key; at most MR_MAX_PIECE bytes. */
 uint8_t *mr_at(const struct hca *hca, uint32_t pd, uint32_t key, uint64_t va, uint64_t len,
                uint32_t access);
-#define MR_MAX_PIECE 4096u
+#define MR_MAX_PIECE HCA_MAX_MTU
 
 /* The same for a peer's request that comes in on QP `qpn`; len is not 0. */
 uint8_t *mr_remote_at(const struct hca *hca, uint32_t pd, qpn_t qpn, uint32_t key, uint64_t va,

@@ -113,8 +113,9 @@ void ud_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr 
         c->rx_dropped++;
         return;
     }
-    /* Too long for the buffer: dropped, and the buffer kept, so that no stranger can end the QP. */
-    if (len + UD_GRH_LEN > next->length) {
+    /* Too long for the buffer, or for any datagram, as a net device's MTU may be larger: dropped,
+     * and the buffer kept, so that no stranger can end the QP. */
+    if (len > HCA_MAX_MTU || len + UD_GRH_LEN > next->length) {
         c->resp_local_length_error++;
         return;
     }

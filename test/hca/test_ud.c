@@ -2,6 +2,7 @@
 #include "base/bits.h"
 #include "bed.h"
 #include "hca/ud.h"
+#include "wire/opcode.h"
 #include <errno.h>
 
 static struct bed bed;
@@ -157,6 +158,31 @@ static void above_the_mtu(void **state)
     assert_int_equal(bed_poll(bed.rcq[1]).wr_id, 1);
 }
 
+/* Over a net device of large packets, from a peer that is not RoCE's. */
+static void longer_than_any_mtu(void **state)
+{
+    enum { LEN = HCA_MAX_MTU + 4 };
+    static uint8_t bytes[ROCE_MAX_HDR_LEN + LEN];
+    struct hca_mr *null;
+    struct roce_hdr h = {.opcode = ROCE_UD | ROCE_SEND_ONLY,
+                         .pkey = ROCE_PKEY_DEFAULT,
+                         .dqpn = hca_qp_num(bed.qp[1]),
+                         .deth = {BED_QKEY, 5}};
+    assert_int_equal(hca_mr_reg_null(bed.hca[1], bed.pd[1], &null), 0);
+    struct hca_sge sge = {0, 2 * LEN, hca_mr_lkey(null)};
+    const struct hca_recv_wr wr = {.wr_id = 4, .sge = &sge, .num_sge = 1};
+    assert_int_equal(hca_post_recv(bed.hca[1], bed.qp[1], &wr, bed.now), 0);
+
+    struct hca_rx rx = {.src = bed.gid[0], .dst = bed.gid[1], .data = bytes};
+    rx.len = roce_encode(bytes, &h) + LEN;
+    hca_input(bed.hca[1], &rx, bed.now);
+    bed_empty(bed.rcq[1]);
+    assert_int_equal(hca_counters(bed.hca[1])->resp_local_length_error, 1);
+    rx.len -= 4;
+    hca_input(bed.hca[1], &rx, bed.now);
+    assert_int_equal(bed_poll(bed.rcq[1]).byte_len, UD_GRH_LEN + HCA_MAX_MTU);
+}
+
 static void bad_receive_key(void **state)
 {
     struct hca_sge sge = bed_sge(&bed, 1, 0, 2048);
@@ -234,6 +260,7 @@ int main(void)
         TEST(qkeys),
         TEST(no_buffer_or_a_short_one),
         TEST(above_the_mtu),
+        TEST(longer_than_any_mtu),
         TEST(bad_receive_key),
         TEST(completes_only_when_the_port_has_read),
         TEST(no_member),
