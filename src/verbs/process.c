@@ -53,7 +53,10 @@ static void in_parent(void)
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
         f->forked = true;
-        if (!f->dead && f->owner >= 0) close(f->owner);
+        if (!f->dead && f->owner >= 0) {
+            close(f->owner);
+            f->owner = -1;
+        }
         if (f->quiet) pthread_mutex_unlock(&f->lock);
     }
     pthread_mutex_unlock(&functions_lock);

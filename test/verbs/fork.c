@@ -33,6 +33,23 @@ static void leaves_the_adapter_to_the_parent(void **state)
     close_end(&b);
 }
 
+/* What the program opens next has the numbers of what librbond used at the fork. */
+static void closes_nothing_of_the_programs(void **state)
+{
+    struct end a, b;
+    int status, fd[8];
+    (void)state;
+
+    open_pair(&a, &b);
+    pid_t pid = fork();
+    if (pid == 0) _exit(0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    for (int i = 0; i < 8; i++) assert_true((fd[i] = open("/dev/null", O_RDONLY)) >= 0);
+    close_end(&a);
+    close_end(&b);
+    for (int i = 0; i < 8; i++) assert_int_equal(close(fd[i]), 0);
+}
+
 /* ---- children come and go ---------------------------------------------------------------- */
 
 static int exchange(struct end *a, struct end *b)
@@ -159,6 +176,7 @@ static void child_cannot_inherit_what_went_on(void **state)
 }
 
 EDGE_MAIN(cmocka_unit_test(leaves_the_adapter_to_the_parent),
+          cmocka_unit_test(closes_nothing_of_the_programs),
           cmocka_unit_test(goes_on_while_children_come_and_go),
           cmocka_unit_test(opens_the_device_in_the_child), cmocka_unit_test(daemon_inherits),
           cmocka_unit_test(daemon_that_forks_twice_inherits),
