@@ -110,9 +110,10 @@ await() {
     fi
 }
 
-# await_server READY SIDE PROGRAM: READY is a TCP port, or `cm`
+# await_server READY SIDE PROGRAM: READY is a TCP port, `cm`, or `none` where nothing shows it
 await_server() {
     case $1-$2 in
+    none-*) sleep $((3 * slow)) ;;
     cm-guest)
         if [[ $3 = ib_* ]]; then
             await host "grep -qs 'Waiting for client' '$guest'/share/*.out"
