@@ -17,7 +17,7 @@ static void fit_source(const struct device_state *state, struct hca_ah *ah)
             ah->sgid = state->gid[i];
 }
 
-int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah)
+int ah_resolve(struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah)
 {
     struct device_state state;
 
@@ -104,7 +104,7 @@ static struct gid mapped(const uint8_t ipv4[4])
     return gid;
 }
 
-static int find_gid(const struct function *f, const struct gid *gid)
+static int find_gid(struct function *f, const struct gid *gid)
 {
     struct device_state state;
 
@@ -116,8 +116,7 @@ static int find_gid(const struct function *f, const struct gid *gid)
 
 /* The first 40 bytes of a UD receive hold the IPv6 header, or an IPv4 header in the last 20 of them
  * (annex A17.4.5.2). */
-static int address_from_grh(const struct function *f, const struct ibv_grh *grh,
-                            struct ibv_ah_attr *attr)
+static int address_from_grh(struct function *f, const struct ibv_grh *grh, struct ibv_ah_attr *attr)
 {
     const uint8_t *bytes = (const uint8_t *)grh, *ip = bytes + 20;
     struct gid src, dst;

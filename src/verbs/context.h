@@ -70,7 +70,7 @@ void cq_consumer_out(struct rb_cq *cq);
 void cq_consumer_in(struct rb_cq *cq);
 
 /* ah.c: an address vector as the adapter wants it. 0 or an errno. */
-int ah_resolve(const struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah);
+int ah_resolve(struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah);
 void ah_describe(const struct hca_ah *ah, struct ibv_ah_attr *attr);
 
 /* comp_channel.c: NULL where it is none of ours. */

@@ -37,14 +37,18 @@ when_t function_now(void)
 
 /* ---- the lock ---------------------------------------------------------------------------- */
 
+static void lock(struct function *f)
+{
+    if (pthread_mutex_trylock(&f->lock) == 0) return;
+    atomic_fetch_add(&f->waiters, 1);
+    pthread_mutex_lock(&f->lock);
+    atomic_fetch_sub(&f->waiters, 1);
+}
+
 int function_lock(struct function *f)
 {
     if (function_is_dead(f)) return EIO;
-    if (pthread_mutex_trylock(&f->lock) != 0) {
-        atomic_fetch_add(&f->waiters, 1);
-        pthread_mutex_lock(&f->lock);
-        atomic_fetch_sub(&f->waiters, 1);
-    }
+    lock(f);
     function_touch(f);
     return 0;
 }
@@ -208,9 +212,11 @@ void function_armed(struct function *f)
     if (atomic_load(&f->away)) function_ring(f);
 }
 
-void function_state(const struct function *f, struct device_state *state)
+void function_state(struct function *f, struct device_state *state)
 {
+    lock(f); /* the page goes when there is a new rbondd */
     page_read(f->page, state);
+    pthread_mutex_unlock(&f->lock);
 }
 
 uint8_t function_mtu(uint32_t l3_mtu)

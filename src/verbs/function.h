@@ -125,8 +125,8 @@ bool function_spin(struct function *f);
 void function_armed(struct function *f);
 /* Wakes the worker. */
 void function_ring(struct function *f);
-/* Without the lock: a fresh copy of rbondd's page. */
-void function_state(const struct function *f, struct device_state *state);
+/* Without the lock, also in a forked child: a fresh copy of rbondd's page. */
+void function_state(struct function *f, struct device_state *state);
 /* Bytes of payload a RoCE packet may carry over this L3 MTU, as enum ibv_mtu. */
 uint8_t function_mtu(uint32_t l3_mtu);
 

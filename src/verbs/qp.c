@@ -217,7 +217,7 @@ EXPORT struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *ibv)
 
 /* ---- modify ------------------------------------------------------------------------------ */
 
-static int convert_attr(const struct function *f, const struct ibv_qp_attr *from, int mask,
+static int convert_attr(struct function *f, const struct ibv_qp_attr *from, int mask,
                         struct hca_qp_attr *to)
 {
     *to = (struct hca_qp_attr){
