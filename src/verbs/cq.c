@@ -173,6 +173,22 @@ EXPORT struct ibv_cq *ibv_create_cq(struct ibv_context *context, int cqe, void *
     return cq ? cq_public(cq) : NULL;
 }
 
+/* The consumer first: see object.h. As lock_with_consumers of qp.c. */
+static int lock_with_consumer(struct rb_cq *cq)
+{
+    if (function_is_dead(cq->f)) return EIO;
+    cq_consumer_in(cq);
+    int rc = function_lock(cq->f);
+    if (rc) cq_consumer_out(cq);
+    return rc;
+}
+
+static void unlock_with_consumer(struct rb_cq *cq)
+{
+    function_unlock(cq->f);
+    cq_consumer_out(cq);
+}
+
 /* ---- modification ------------------------------------------------------------------------ */
 
 EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int cqe)
@@ -185,12 +201,10 @@ EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int cqe)
     uint32_t size = (uint32_t)cqe;
     int rc = pd_ring_alloc(cq->parent, hca_cq_bytes(size), RBONDDV_RESOURCE_CQ, &ring);
     if (rc) return rc;
-    rc = function_lock(cq->f);
+    rc = lock_with_consumer(cq);
     if (rc == 0) {
-        cq_consumer_in(cq);
         rc = -hca_cq_resize_in(cq->f->hca, cq->hca, &size, ring.at);
-        cq_consumer_out(cq);
-        function_unlock(cq->f);
+        unlock_with_consumer(cq);
     }
     if (rc == 0) {
         struct pd_ring before = cq->ring;
@@ -226,12 +240,10 @@ static int detach(struct rb_cq *cq)
     struct rb_channel *channel = rb_channel(cq->ex.channel);
     uint64_t element = (uintptr_t)cq_public(cq);
 
-    int rc = function_lock(f);
-    if (rc) return rc == EIO ? 0 : rc; /* a forked child frees its copy */
+    int rc = lock_with_consumer(cq);
+    if (rc) return 0; /* a forked child frees its copy */
     events_deliver(f);
-    cq_consumer_in(cq);
     rc = -hca_cq_destroy(f->hca, cq->hca);
-    cq_consumer_out(cq);
     if (rc == 0) {
         if (cq->armed) f->armed--;
         list_del(&cq->link);
@@ -240,7 +252,7 @@ static int detach(struct rb_cq *cq)
                                             sizeof(struct ib_uverbs_comp_event_desc), element);
         cq->async_events -= events_purge_async(f, rb_context(cq->ex.context), cq);
     }
-    function_unlock(f);
+    unlock_with_consumer(cq);
     return rc;
 }
 

@@ -151,7 +151,9 @@ struct rb_cq {
     struct list link;      /* in function->cqs */
     struct rb_pd *parent;  /* the domain that it was made with, or NULL */
     struct pd_ring ring;
-    atomic_flag consuming; /* one consumer at a time; inside function->lock where both are held */
+    /* One consumer at a time. Taken before function->lock where both are held: a program posts
+     * between ibv_start_poll and ibv_end_poll. */
+    atomic_flag consuming;
     uint32_t polls;
     _Atomic bool armed;    /* with a channel, and not fired yet */
     uint32_t unsent;       /* events that did not fit the channel's pipe */

@@ -30,6 +30,23 @@ static void qp_consumers(struct rb_qp *qp, void (*how)(struct rb_cq *, struct rb
     how(s < r ? s : r, s < r ? r : s);
 }
 
+/* The consumers first: see object.h. 0 or EIO, with neither, in a forked child: there a consumer
+ * of the parent's may stay in the copy for ever. */
+static int lock_with_consumers(struct rb_qp *qp)
+{
+    if (function_is_dead(qp->f)) return EIO;
+    qp_consumers(qp, consumers_in);
+    int rc = function_lock(qp->f);
+    if (rc) qp_consumers(qp, consumers_out);
+    return rc;
+}
+
+static void unlock_with_consumers(struct rb_qp *qp)
+{
+    function_unlock(qp->f);
+    qp_consumers(qp, consumers_out);
+}
+
 static uint32_t create_flags(const struct ibv_qp_init_attr_ex *init)
 {
     return init->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? init->create_flags : 0;
@@ -265,33 +282,39 @@ static int without_half(enum ibv_qp_type type, int mask)
     return mask;
 }
 
-static int modify(struct rb_qp *qp, const struct ibv_qp_attr *attr, int mask)
+/* Holding the lock. */
+static int change(struct rb_qp *qp, const struct hca_qp_attr *to, int mask)
 {
-    struct hca_qp_attr to;
     struct function *f = qp->f;
+    bool moves = mask & IBV_QP_STATE;
+    bool ends = moves && (to->state == HCA_QPS_RESET || to->state == HCA_QPS_ERR);
 
-    if ((mask & IBV_QP_STATE) && attr->qp_state > IBV_QPS_ERR) return EINVAL;
-    mask = without_half(qp->ex.qp_base.qp_type, mask);
-    int rc = convert_attr(f, attr, mask, &to);
-    if (rc) return rc;
-    rc = function_lock(f);
-    if (rc) return rc;
-    if (f->fatal && (mask & IBV_QP_STATE) && attr->qp_state != IBV_QPS_RESET &&
-        attr->qp_state != IBV_QPS_ERR) {
-        function_unlock(f);
-        return EIO;
-    }
-    bool forgets = (mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_RESET;
-    bool ends = forgets || ((mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_ERR);
+    if (f->fatal && moves && !ends) return EIO;
     when_t now = function_now();
     if (ends) function_settle(f, now);
-    if (forgets) qp_consumers(qp, consumers_in);
-    rc = -hca_qp_modify(f->hca, qp->hca, &to, (uint32_t)mask, now);
-    if (forgets) qp_consumers(qp, consumers_out);
+    int rc = -hca_qp_modify(f->hca, qp->hca, to, (uint32_t)mask, now);
     if (rc == 0 && (mask & IBV_QP_AV)) qp->addressed = true;
     if (rc == 0) publish_qp(f, qp);
     function_flush(f, now);
-    function_unlock(f);
+    return rc;
+}
+
+static int modify(struct rb_qp *qp, const struct ibv_qp_attr *attr, int mask)
+{
+    struct hca_qp_attr to;
+    bool forgets = (mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_RESET;
+
+    if ((mask & IBV_QP_STATE) && attr->qp_state > IBV_QPS_ERR) return EINVAL;
+    mask = without_half(qp->ex.qp_base.qp_type, mask);
+    int rc = convert_attr(qp->f, attr, mask, &to);
+    if (rc) return rc;
+    rc = forgets ? lock_with_consumers(qp) : function_lock(qp->f);
+    if (rc) return rc;
+    rc = change(qp, &to, mask);
+    if (forgets)
+        unlock_with_consumers(qp);
+    else
+        function_unlock(qp->f);
     return rc;
 }
 
@@ -390,9 +413,7 @@ static int remove_from_adapter(struct rb_qp *qp)
     struct function *f = qp->f;
 
     qpn_t qpn = hca_qp_num(qp->hca);
-    qp_consumers(qp, consumers_in);
     int rc = -hca_qp_destroy(f->hca, qp->hca);
-    qp_consumers(qp, consumers_out);
     if (rc) return rc;
     list_del(&qp->link);
     publish_qp_gone(f, qpn);
@@ -404,12 +425,12 @@ static int detach(struct rb_qp *qp)
 {
     struct function *f = qp->f;
 
-    int rc = function_lock(f);
+    int rc = lock_with_consumers(qp);
     if (rc) return 0; /* a forked child frees its copy */
     function_settle(f, function_now());
     if (!qp_leave(qp)) rc = remove_from_adapter(qp);
     if (rc == 0) qp->async_events -= events_purge_async(f, rb_context(qp->ex.qp_base.context), qp);
-    function_unlock(f);
+    unlock_with_consumers(qp);
     return rc;
 }
 

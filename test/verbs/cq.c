@@ -131,6 +131,39 @@ static void resizes_under_load(void **state)
     close_end(&b);
 }
 
+/* ---- polling while another thread destroys ------------------------------------------------- */
+
+static void *destroys(void *qp) { return (void *)(intptr_t)ibv_destroy_qp(qp); }
+
+/* Programs post between ibv_start_poll and ibv_end_poll, whoever waits for the CQ meanwhile. */
+static void posts_while_it_polls(void **state)
+{
+    struct end a, b;
+    struct ibv_poll_cq_attr attr = {0};
+    pthread_t thread;
+    void *rc;
+    (void)state;
+
+    open_pair(&a, &b);
+    struct ibv_qp *first = a.qp;
+    make_qp(&a, IBV_QPT_RC);
+    struct ibv_qp *second = a.qp;
+    a.qp = first;
+    assert_int_equal(post(&a, &b, IBV_WR_RDMA_WRITE, 64), 0);
+    double until = seconds() + 3;
+    while (ibv_start_poll(a.cq, &attr) != 0) assert_true(seconds() < until);
+    alarm(20);
+    assert_int_equal(pthread_create(&thread, NULL, destroys, second), 0);
+    usleep(50000);
+    post_recv(&a, 1, 0, 64);
+    ibv_end_poll(a.cq);
+    pthread_join(thread, &rc);
+    alarm(0);
+    assert_null(rc);
+    close_end(&a);
+    close_end(&b);
+}
+
 /* ---- what an extended CQ tells ----------------------------------------------------------- */
 
 static uint64_t wall_ns(void)
@@ -284,5 +317,5 @@ static void tells_of_an_overrun(void **state)
 }
 
 EDGE_MAIN(cmocka_unit_test(holds_events_back), cmocka_unit_test(resizes_under_load),
-          cmocka_unit_test(reads_every_field), cmocka_unit_test(refuses_what_it_cannot_tell),
-          cmocka_unit_test(tells_of_an_overrun))
+          cmocka_unit_test(posts_while_it_polls), cmocka_unit_test(reads_every_field),
+          cmocka_unit_test(refuses_what_it_cannot_tell), cmocka_unit_test(tells_of_an_overrun))
