@@ -18,7 +18,7 @@ static void wakes_a_sleeper(void **state)
         struct pollfd pfd = {.fd = b.channel->fd, .events = POLLIN};
         assert_int_equal(poll(&pfd, 1, 0), 0);
         assert_int_equal(post(&a, &b, IBV_WR_SEND, 64), 0);
-        assert_int_equal(poll(&pfd, 1, 2000), 1);
+        assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
         assert_int_equal(ibv_get_cq_event(b.channel, &cq, &context), 0);
         assert_ptr_equal(cq, bcq);
         assert_ptr_equal(context, &b);

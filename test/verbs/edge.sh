@@ -21,18 +21,35 @@ if [ -n "$EDGE_OWN_PLACE" ]; then
 else
     export RBOND_SOCKET="$dir/rbondd.sock"
 fi
+# An address that is looked for twice comes late, as an event in the midst of a test.
+for conf in all default; do
+    { echo 0 >/proc/sys/net/ipv6/conf/$conf/accept_dad; } 2>/dev/null || :
+done
 ip link set lo up
 ip link add va type veth peer name vb
 ip addr add 10.78.0.1/24 dev va
 ip addr add 10.78.1.1/24 dev vb
 ip link set va up
 ip link set vb up
+# await WHAT COMMAND...: until it succeeds; the kernel tells of carrier within a second or so.
+await() {
+    what=$1
+    shift
+    for i in $(seq 600); do
+        "$@" && return
+        sleep 0.05
+    done
+    echo "edge.sh: $what"
+    cat "$dir/log" 2>/dev/null || :
+    exit 1
+}
+has_carrier() { ip link show dev "$1" | grep -q "state UP"; }
+listens() { grep -q "listens at" "$dir/log"; }
+await "va has no carrier" has_carrier va
+await "vb has no carrier" has_carrier vb
 "$1" >"$dir/log" 2>&1 &
 daemon=$!
-for i in $(seq 100); do
-    grep -q "listens at" "$dir/log" && break
-    sleep 0.05
-done
+await "rbondd does not start" listens
 # A program built with a sanitizer wants its runtime first; the build says so by EDGE_PRELOAD.
 [ -z "$EDGE_LIBRARIES" ] || export LD_LIBRARY_PATH="$EDGE_LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 if ! LD_PRELOAD="${EDGE_PRELOAD:+$EDGE_PRELOAD:}$2" "$3" rb_va; then

@@ -121,7 +121,7 @@ double seconds(void)
 
 void await(struct end *e, struct ibv_wc *wc)
 {
-    double until = seconds() + 3;
+    double until = seconds() + WAIT_MS / 1e3;
     int n;
 
     while ((n = ibv_poll_cq(ibv_cq_ex_to_cq(e->cq), 1, wc)) == 0)

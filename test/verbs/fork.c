@@ -1,5 +1,6 @@
 /* A program that forks. */
 #include "end.h"
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,7 +58,7 @@ static int exchange(struct end *a, struct end *b)
     struct ibv_wc wc;
 
     if (post(a, b, IBV_WR_RDMA_WRITE, 64)) return 1;
-    for (double until = seconds() + 5; seconds() < until;)
+    for (double until = seconds() + WAIT_MS / 1e3; seconds() < until;)
         if (ibv_poll_cq(ibv_cq_ex_to_cq(a->cq), 1, &wc)) return wc.status != IBV_WC_SUCCESS;
     return 2;
 }
@@ -114,12 +115,11 @@ static void opens_the_device_in_the_child(void **state)
 enum { QUIETLY, BUSILY, TWICE };
 
 /* In the daemon: waits for its first process to end, then uses what that one made. */
-static int in_daemon(struct end *a, struct end *b, int alive)
+static int in_daemon(struct end *a, struct end *b, int first)
 {
-    char byte;
+    struct pollfd pfd = {.fd = first, .events = POLLIN};
 
-    if (read(alive, &byte, 1) != 0) return 100;
-    usleep(50000); /* its descriptors close one by one */
+    if (poll(&pfd, 1, WAIT_MS) != 1) return 100;
     for (int i = 0; i < 100; i++)
         if (exchange(a, b)) return 10 + i / 10;
     if (!ibv_alloc_pd(a->context)) return 2;
@@ -127,19 +127,18 @@ static int in_daemon(struct end *a, struct end *b, int alive)
 }
 
 /* The first process of a program that becomes a daemon; what its daemon's work came to goes to
- * `result`. `alive` is a pipe whose writing end only the first process has. */
+ * `result`. */
 static void become_daemon(int how, int result)
 {
     struct end a, b;
-    int alive[2];
 
     open_pair(&a, &b);
-    if (exchange(&a, &b) || pipe(alive)) _exit(1);
+    int first = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (exchange(&a, &b) || first < 0) _exit(1);
     pid_t pid = fork();
     if (pid == 0) {
-        close(alive[1]);
         if (how == TWICE && fork()) _exit(0);
-        uint8_t rc = (uint8_t)in_daemon(&a, &b, alive[0]);
+        uint8_t rc = (uint8_t)in_daemon(&a, &b, first);
         if (write(result, &rc, 1) != 1) _exit(1);
         _exit(0);
     }

@@ -90,7 +90,7 @@ static void each_hears_of_the_port(void **state)
     for (int i = 0; i < 2; i++) {
         struct pollfd pfd = {.fd = both[i]->async_fd, .events = POLLIN};
         do {
-            assert_int_equal(poll(&pfd, 1, 5000), 1);
+            assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
             assert_int_equal(ibv_get_async_event(both[i], &event), 0);
             ibv_ack_async_event(&event);
         } while (event.event_type != IBV_EVENT_PORT_ERR);

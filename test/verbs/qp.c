@@ -112,7 +112,7 @@ static void tells_of_a_qp_in_error(void **state)
     assert_int_equal(ibv_query_qp(a.qp, &attr, IBV_QP_STATE, &init), 0);
     assert_int_equal(attr.qp_state, IBV_QPS_ERR);
     struct pollfd pfd = {.fd = b.context->async_fd, .events = POLLIN};
-    assert_int_equal(poll(&pfd, 1, 2000), 1);
+    assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
     bool access_error = false;
     while (ibv_get_async_event(b.context, &event) == 0) {
         if (event.event_type == IBV_EVENT_QP_ACCESS_ERR) access_error = event.element.qp == b.qp;

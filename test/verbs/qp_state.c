@@ -32,7 +32,7 @@ static struct ibv_async_event next_event(struct end *e)
     struct pollfd pfd = {.fd = e->context->async_fd, .events = POLLIN};
 
     do {
-        if (poll(&pfd, 1, 3000) != 1) fail_msg("no event");
+        if (poll(&pfd, 1, WAIT_MS) != 1) fail_msg("no event");
         assert_int_equal(ibv_get_async_event(e->context, &event), 0);
         ibv_ack_async_event(&event);
     } while (event.event_type == IBV_EVENT_COMM_EST);
@@ -235,7 +235,7 @@ static void tells_of_the_first_message_in_rtr(void **state)
     assert_int_equal(post(&a, &b, IBV_WR_SEND, 64), 0);
     await(&a, &wc);
     struct pollfd pfd = {.fd = b.context->async_fd, .events = POLLIN};
-    assert_int_equal(poll(&pfd, 1, 3000), 1);
+    assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
     assert_int_equal(ibv_get_async_event(b.context, &event), 0);
     assert_int_equal(event.event_type, IBV_EVENT_COMM_EST);
     assert_ptr_equal(event.element.qp, b.qp);

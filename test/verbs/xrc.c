@@ -247,7 +247,7 @@ static struct ibv_async_event next_event(struct ibv_context *context)
 {
     struct ibv_async_event event = {0};
     struct pollfd pfd = {.fd = context->async_fd, .events = POLLIN};
-    assert_int_equal(poll(&pfd, 1, 3000), 1);
+    assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
     assert_int_equal(ibv_get_async_event(context, &event), 0);
     return event;
 }
