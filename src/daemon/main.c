@@ -259,6 +259,10 @@ static int start(struct daemon *d)
     if (rc < 0) return rc;
     d->service.registry = &d->registry;
     d->service.functions = &d->functions;
+    rc = owners_open(&d->service.owners, d->listener.path);
+    if (rc < 0)
+        log_warning("cannot keep whose functions are whose: %s.owners: %s", d->listener.path,
+                    strerror(-rc));
     add_configured_bonds(d);
     if (functions_ready(&d->functions)) serve_connections(d);
     tree_start(&d->tree, &d->loop, d->listener.path, &d->registry, &d->functions);
@@ -296,6 +300,7 @@ static void stop(struct daemon *d)
     uv_run(&d->loop, UV_RUN_DEFAULT);
     must(uv_loop_close(&d->loop) == 0);
     if (d->service.tree) tree_end(&d->tree);
+    owners_close(&d->service.owners, d->service.tree && d->tree.stays);
     if (d->watch) watch_free(d->watch);
     functions_fini(&d->functions);
     ctl_listener_close(&d->listener);

@@ -135,6 +135,7 @@ static void open_function(const struct call *c, const char *name, unsigned wante
         return;
     }
     list_add_tail(&c->client->functions, &fn->node);
+    owners_set(&c->s->owners, fn->number, ctl_conn_uid(c->conn), ctl_conn_pid(c->conn));
     device_describe(d, &c->s->registry->netdevs, &out.dev);
     out.function = fn->number;
     if (getrandom(&out.key_seed, sizeof out.key_seed, 0) != sizeof out.key_seed)
@@ -157,6 +158,12 @@ static void reclaim(const struct call *c)
 {
     const struct ctl_reclaim *reclaim = c->body;
 
+    if (!owners_allow(&c->s->owners, reclaim->function, ctl_conn_uid(c->conn),
+                      ctl_conn_pid(c->conn))) {
+        ctl_send_error(c->conn, c->hdr, -EPERM, "function %u was another user's",
+                       reclaim->function);
+        return;
+    }
     open_function(c, reclaim->name, reclaim->function);
 }
 

@@ -6,6 +6,7 @@
 #include "ctl/server.h"
 #include "daemon/cmbroker.h"
 #include "daemon/functions.h"
+#include "daemon/owners.h"
 #include "daemon/registry.h"
 #include "daemon/tree.h"
 
@@ -14,6 +15,7 @@ struct service {
     struct functions *functions;
     struct cmbroker *broker; /* NULL: no connection manager */
     struct tree *tree;       /* NULL: none yet */
+    struct owners owners;
     struct ctl_server *server;
 };
 

@@ -1,12 +1,14 @@
 /* The daemon's pure parts: GID slots, the configuration, one device's page. */
 #include "daemon/conf.h"
 #include "daemon/functions.h"
+#include "daemon/owners.h"
 #include <errno.h>
 #include <linux/if_addr.h>
 #include <net/if_arp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -278,13 +280,47 @@ static void test_share_of_a_user(void **state)
     assert_int_equal(functions_open(&fs, &device, 1, 0, 0, (when_t){1}, &fn, fds, &ntx), -EUSERS);
 }
 
+/* What one rbondd gave, the next knows. */
+static void test_owners(void **state)
+{
+    static struct owners owners;
+    char socket[] = "/tmp/rbond-owners-XXXXXX", path[64];
+    int fd = mkstemp(socket);
+
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(owners_open(&owners, socket), 0);
+    owners_set(&owners, 5, 1000, 77);
+    owners_set(&owners, FUNCTIONS_MAX - 1, 0, 78);
+    owners_close(&owners, true);
+    assert_int_equal(owners_open(&owners, socket), 0);
+    assert_true(owners_allow(&owners, 5, 1000, 99));
+    assert_true(owners_allow(&owners, 5, 0, 99));
+    assert_true(owners_allow(&owners, 5, 1001, 77)); /* it has become another user's */
+    assert_false(owners_allow(&owners, 5, 1001, 99));
+    assert_false(owners_allow(&owners, FUNCTIONS_MAX - 1, 1000, 99));
+    assert_false(owners_allow(&owners, 5, 1001, 0)); /* of a namespace that we do not see */
+    assert_true(owners_allow(&owners, 6, 1001, 99));
+    assert_true(owners_allow(&owners, 0xffffffff, 1001, 99));
+    owners_set(&owners, 5, 1001, 99);
+    assert_false(owners_allow(&owners, 5, 1000, 77));
+    owners_close(&owners, false);
+    snprintf(path, sizeof path, "%s.owners", socket);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(symlink("/dev/null", path), 0);
+    assert_int_equal(owners_open(&owners, socket), -ELOOP);
+    unlink(path);
+    unlink(socket);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gid_slots),   cmocka_unit_test(test_share_of_a_user),
-        cmocka_unit_test(test_gid_full),    cmocka_unit_test(test_gids_of_lo),
-        cmocka_unit_test(test_conf),        cmocka_unit_test(test_bad_confs),
-        cmocka_unit_test(test_device_page), cmocka_unit_test(test_guids),
+        cmocka_unit_test(test_owners),          cmocka_unit_test(test_gid_slots),
+        cmocka_unit_test(test_share_of_a_user), cmocka_unit_test(test_gid_full),
+        cmocka_unit_test(test_gids_of_lo),      cmocka_unit_test(test_conf),
+        cmocka_unit_test(test_bad_confs),       cmocka_unit_test(test_device_page),
+        cmocka_unit_test(test_guids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -348,6 +348,38 @@ static void test_killed_client(void **state)
     await_functions(0);
 }
 
+static int reclaim(struct ctl_client *c, unsigned number)
+{
+    struct ctl_reclaim wanted = {.name = "rb_va0", .function = number};
+    struct ctl_reply r;
+    int rc = ctl_call(c, CTL_RECLAIM, &wanted, sizeof wanted, sizeof(struct ctl_opened), &r);
+
+    ctl_reply_free(&r);
+    return rc;
+}
+
+/* A number is given back to who had it, and to nobody else: its peers send on. */
+static void test_reclaim(void **state)
+{
+    struct ctl_client *owner = live_connect(&live);
+    struct opened o;
+
+    assert_int_equal(open_device(owner, "rb_va0", &o), 0);
+    ctl_close(owner);
+    close_opened(&o);
+    await_functions(0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (setuid(12345) != 0) _exit(EPERM); /* no such user here */
+        _exit(-reclaim(live_connect(&live), o.info.function));
+    }
+    assert_int_equal(exit_code(pid), EPERM);
+    owner = live_connect(&live);
+    assert_int_equal(reclaim(owner, o.info.function), 0);
+    ctl_close(owner);
+    await_functions(0);
+}
+
 /* A datagram to every function's QP numbers arrives at its socket and no other. */
 static void test_steering(void **state)
 {
@@ -610,6 +642,7 @@ int main(void)
         LIVE(test_failover),
         LIVE(test_member_vanishes),
         LIVE(test_killed_client),
+        LIVE(test_reclaim),
         LIVE(test_steering),
         LIVE(test_too_many),
         LIVE(test_distrust),
