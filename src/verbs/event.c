@@ -209,6 +209,8 @@ void events_deliver(struct function *f)
     if (f->unsent) retry_unsent(f);
     while ((cq = hca_next_notified(f->hca))) deliver_completion(f, cq);
     deliver_all_async(f);
+    /* Nobody tells of room in a pipe: the worker looks. */
+    if (f->unsent) function_hasten(f, when_add(function_now(), SOON_NS));
 }
 
 uint32_t events_purge_async(struct function *f, struct rb_context *ctx, const void *object)

@@ -129,12 +129,16 @@ static bool send_waiting(struct function *f, when_t now)
 
 /* The worker sleeps until a deadline that may now be too late. While it is away it looks again soon
  * in any case. */
+void function_hasten(struct function *f, when_t at)
+{
+    if (!when_before(at, f->wake_at) || atomic_load(&f->away)) return;
+    f->wake_at = at;
+    function_ring(f);
+}
+
 static void hasten_worker(struct function *f)
 {
-    when_t deadline = when_min(hca_deadline(f->hca), hold_deadline(f));
-    if (!when_before(deadline, f->wake_at) || atomic_load(&f->away)) return;
-    f->wake_at = deadline;
-    function_ring(f);
+    function_hasten(f, when_min(hca_deadline(f->hca), hold_deadline(f)));
 }
 
 void function_flush(struct function *f, when_t now)

@@ -17,6 +17,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* With events that found a pipe full, or counters not yet published: look again after this. */
+#define SOON_NS (10 * MS_NS)
+
 struct function {
     struct rb_context *ctx;
     struct ctl_opened opened;
@@ -123,6 +126,9 @@ void function_settle(struct function *f, when_t now);
 bool function_spin(struct function *f);
 /* Holding the lock: a CQ was armed. */
 void function_armed(struct function *f);
+/* Holding the lock: has the worker wake at `at`, if it would sleep for longer. One that is away
+ * looks soon in any case. */
+void function_hasten(struct function *f, when_t at);
 /* Wakes the worker. */
 void function_ring(struct function *f);
 /* Without the lock, also in a forked child: a fresh copy of rbondd's page. */

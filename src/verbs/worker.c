@@ -23,8 +23,6 @@
  * virtual machine, so less and less often while it spins. */
 #define WATCH_LEAST_NS (200 * US_NS)
 #define WATCH_MOST_NS MS_NS
-/* With events that found a pipe full, or counters not yet published: look again after this. */
-#define SOON_NS (10 * MS_NS)
 /* How often to look whether rbondd is back. */
 #define REJOIN_NS (200 * MS_NS)
 
