@@ -635,24 +635,15 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_devices),
-        LIVE(test_page_and_gids),
-        LIVE(test_refusals),
-        LIVE(test_enslave_and_release),
-        LIVE(test_failover),
-        LIVE(test_member_vanishes),
-        LIVE(test_killed_client),
-        LIVE(test_reclaim),
-        LIVE(test_steering),
-        LIVE(test_too_many),
-        LIVE(test_distrust),
-        LIVE(test_other_user),
-        LIVE(test_urgency),
-        LIVE(test_second_refused),
-        LIVE(test_killed_daemon),
-        cmocka_unit_test(test_command_line),
-        LIVE(test_configured_bond),
-        LIVE(test_programs_outlive),
+        LIVE(test_devices),         LIVE(test_page_and_gids),
+        LIVE(test_refusals),        LIVE(test_enslave_and_release),
+        LIVE(test_failover),        LIVE(test_member_vanishes),
+        LIVE(test_killed_client),   LIVE(test_reclaim),
+        LIVE(test_steering),        LIVE(test_too_many),
+        LIVE(test_distrust),        LIVE(test_other_user),
+        LIVE(test_urgency),         LIVE(test_second_refused),
+        LIVE(test_killed_daemon),   cmocka_unit_test(test_command_line),
+        LIVE(test_configured_bond), LIVE(test_programs_outlive),
         LIVE(test_bad_config),
     };
     struct rlimit lim;
