@@ -171,8 +171,8 @@ ssize_t ucma_command(struct cmbroker_channel *channel, const void *bytes, size_t
 struct ucma_event *ucma_report(struct ucma_id *id, enum ucma_event_type type, int status);
 /* Takes the first out of the queue; NULL: none waits. */
 struct ucma_event *ucma_take_event(struct cmbroker_channel *channel);
-/* Moves the id's events to another channel's queue. */
-void ucma_move_events(struct ucma_id *id, struct cmbroker_channel *to);
+/* Moves the id to another channel, with its events and the requests nobody has fetched. */
+void ucma_move(struct ucma_id *id, struct cmbroker_channel *to);
 /* Drops the id's events, and with them requests nobody has fetched. */
 void ucma_drop_events(struct ucma_id *id);
 /* Drops those of one of its groups. */

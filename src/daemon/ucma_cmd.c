@@ -277,12 +277,7 @@ static ssize_t do_migrate(struct call *c)
     struct ucma_id *id = from ? find(from, c->body->migrate.id) : NULL;
     if (!from) return -EINVAL;
     if (!id) return -ENOENT;
-    if (from != c->channel) {
-        ucma_move_events(id, c->channel);
-        list_del(&id->all);
-        list_add_tail(&c->channel->ids, &id->all);
-        id->channel = c->channel;
-    }
+    if (from != c->channel) ucma_move(id, c->channel);
     struct rdma_ucm_migrate_resp r = {.events_reported = id->events_reported};
     memcpy(c->reply, &r, sizeof r);
     return sizeof r;

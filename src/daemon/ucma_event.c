@@ -63,13 +63,22 @@ struct ucma_event *ucma_take_event(struct cmbroker_channel *ch)
     return e;
 }
 
-void ucma_move_events(struct ucma_id *id, struct cmbroker_channel *to)
+static void enter(struct ucma_id *id, struct cmbroker_channel *channel)
+{
+    list_del(&id->all);
+    list_add_tail(&channel->ids, &id->all);
+    id->channel = channel;
+}
+
+void ucma_move(struct ucma_id *id, struct cmbroker_channel *to)
 {
     struct cmbroker_channel *from = id->channel;
+    enter(id, to);
     list_for_each_safe (pos, tmp, &from->events) {
         struct ucma_event *e = container_of(pos, struct ucma_event, all);
         if (e->id != id) continue;
         dequeue(from, e);
+        if (e->request) enter(e->request, to);
         enqueue(to, e);
     }
     balance_tokens(from);

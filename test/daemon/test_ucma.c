@@ -91,7 +91,7 @@ static struct rdma_ucm_event_resp expect(struct prog *p, uint32_t type)
 {
     struct rdma_ucm_event_resp e;
     char token;
-    for (int i = 0; i < 2000 && !readable(p->fd); i++) {
+    for (int i = 0; i < 10000 && !readable(p->fd); i++) {
         uv_run(&loop, UV_RUN_NOWAIT);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
@@ -364,6 +364,31 @@ static void test_migrate(void **st)
     close_prog(&a);
     close_prog(&b);
     close_prog(&stranger);
+}
+
+/* A listener's requests go with it, also those that nobody has fetched. */
+static void test_migrate_with_requests(void **st)
+{
+    (void)st;
+    struct prog a, b, c;
+    open_prog(&a, 10);
+    open_prog(&b, 10);
+    open_prog(&c, 11);
+    uint32_t l = listener(&a, 2), client = create(&c, 1, RDMA_PS_TCP);
+    request(&c, client, 0x111);
+    for (int i = 0; i < 200 && !readable(a.fd); i++) uv_run(&loop, UV_RUN_NOWAIT);
+    assert_true(readable(a.fd));
+    struct rdma_ucm_migrate_id m = {.id = l, .fd = a.opened.channel};
+    assert_int_equal(COMMAND(&b, MIGRATE_ID, m), 4);
+    close_prog(&a);
+    struct rdma_ucm_event_resp req = expect(&b, CONNECT_REQUEST);
+    assert_int_equal(req.uid, 2);
+    struct ib_uverbs_qp_attr attr;
+    assert_int_equal(attributes(&b, req.id, IBV_QPS_RTR, &attr), sizeof attr);
+    assert_int_equal(attr.dest_qp_num, 0x111);
+    close_prog(&b);
+    assert_int_equal(expect(&c, REJECTED).uid, 1);
+    close_prog(&c);
 }
 
 static void test_ports(void **st)
@@ -741,6 +766,7 @@ int main(void)
         cmocka_unit_test(test_program_dies),
         cmocka_unit_test(test_request_nobody_fetched),
         cmocka_unit_test(test_migrate),
+        cmocka_unit_test(test_migrate_with_requests),
         cmocka_unit_test(test_ports),
         cmocka_unit_test(test_reuseaddr),
         cmocka_unit_test(test_any_port),
