@@ -76,6 +76,9 @@ static bool listen_to_rbondd(struct function *f, when_t now)
     return news;
 }
 
+/* Programs outlive rbondd, and hand their function back to the next one. */
+static bool looks_for_rbondd(const struct function *f) { return !f->ctl && !f->fatal; }
+
 /* ---- scheduling -------------------------------------------------------------------------- */
 
 /* As <linux/sched/types.h> has it; libc's header knows neither struct nor call before glibc 2.41.
@@ -110,7 +113,7 @@ static void want_exact_timers(void) { prctl(PR_SET_TIMERSLACK, 1000ul); }
 static when_t wake_at(struct function *f, when_t now)
 {
     when_t at = f->port ? when_min(hca_deadline(f->hca), hold_deadline(f)) : NEVER;
-    if (!f->ctl) at = when_min(at, f->rejoin_at);
+    if (looks_for_rbondd(f)) at = when_min(at, f->rejoin_at);
     if (f->unsent || f->dirty) at = when_min(at, when_add(now, SOON_NS));
     return at;
 }
@@ -141,16 +144,15 @@ static void stay_away(struct function *f)
     do {
         if (sleep_until(f, when_add(function_now(), watch), true)) return;
         watch = watch * 2 < WATCH_MOST_NS ? watch * 2 : WATCH_MOST_NS;
-        if (!f->ctl && when_due(f->rejoin_at, function_now())) return;
+        if (looks_for_rbondd(f) && when_due(f->rejoin_at, function_now())) return;
     } while (!atomic_load(&f->stop) && program_spins(f, function_now()));
 }
 
-/* Programs outlive rbondd, and hand their function back to the next one. */
 static void look_for_rbondd(struct function *f)
 {
     when_t now = function_now();
 
-    if (f->ctl || f->fatal || !when_due(f->rejoin_at, now)) return;
+    if (!looks_for_rbondd(f) || !when_due(f->rejoin_at, now)) return;
     f->rejoin_at = when_add(now, REJOIN_NS);
     if (function_rejoin(f)) return;
     pthread_mutex_lock(&f->lock);

@@ -2,7 +2,9 @@
  * pipe holds, and destroyers that wait for acknowledgements. */
 #include "end.h"
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
 static void run(const char *command)
 {
@@ -142,6 +144,30 @@ static void waits_for_acknowledgement(void **state)
 
 /* ---- a device that goes: the last test, for it does ---------------------------------------- */
 
+static void ends_rbondd(void)
+{
+    const char *pid = getenv("EDGE_DAEMON");
+
+    assert_non_null(pid);
+    assert_int_equal(kill((pid_t)atoi(pid), SIGTERM), 0);
+    usleep(300000);
+}
+
+static double cpu_seconds(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* A program that keeps a dead device open costs nothing. */
+static void idles(void)
+{
+    double from = cpu_seconds();
+    usleep(500000);
+    assert_true(cpu_seconds() - from < 0.1);
+}
+
 static void tells_of_a_device_that_goes(void **state)
 {
     struct end a, b;
@@ -163,6 +189,8 @@ static void tells_of_a_device_that_goes(void **state)
         .send_cq = ibv_cq_ex_to_cq(b.cq), .recv_cq = ibv_cq_ex_to_cq(b.cq), .qp_type = IBV_QPT_RC};
     assert_null(ibv_create_qp(b.pd, &init));
     assert_int_equal(errno, EIO);
+    ends_rbondd();
+    idles();
     close_end(&a); /* teardown works */
     close_end(&b);
 }
