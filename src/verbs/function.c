@@ -143,7 +143,10 @@ static void hasten_worker(struct function *f)
 
 void function_flush(struct function *f, when_t now)
 {
-    if (__builtin_expect(!f->port, 0)) return;
+    if (__builtin_expect(!f->port, 0)) {
+        events_deliver(f);
+        return;
+    }
     look_at_page(f, now);
     hold_release(f);
     if (send_waiting(f, now)) {
@@ -156,7 +159,10 @@ void function_flush(struct function *f, when_t now)
 
 bool function_drive(struct function *f, bool by_worker, when_t now)
 {
-    if (__builtin_expect(!f->port, 0)) return false;
+    if (__builtin_expect(!f->port, 0)) {
+        events_deliver(f);
+        return false;
+    }
     look_at_page(f, now);
     f->now = now;
     bool work = f->port->ops->rx(f->port, take_packet, f) > 0;
