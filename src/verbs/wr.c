@@ -59,6 +59,8 @@ static struct hca_send_wr *begin(struct ibv_qp_ex *ex, enum hca_wr_opcode opcode
     if (ex->wr_flags &
         ~(unsigned)(IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | IBV_SEND_INLINE))
         note(qp, EINVAL);
+    /* IBV_QP_EX_WITH_* are 1 << IBV_WR_*, and those the adapter's opcodes. */
+    if (!(wr_operations(qp->ex.qp_base.qp_type) & UINT64_C(1) << opcode)) note(qp, EINVAL);
     if (qp->nstaged == qp->cap.max_send_wr || (qp->nstaged == qp->staged_room && !grow(qp)))
         note(qp, ENOMEM);
     if (qp->staged_error) return NULL;
@@ -88,8 +90,8 @@ static void wr_start(struct ibv_qp_ex *ex)
 
 static void wr_abort(struct ibv_qp_ex *ex) { pthread_mutex_unlock(&of(ex)->staging); }
 
-/* All or none: room for all is made sure of first, and what else could fail (state, opcode, SGE
- * count) fails for the first request already or was noted while staging. */
+/* All or none: room for all is made sure of first, and what else could fail fails for the first
+ * request already (the state) or was noted while staging (opcode, SGE count, inline data). */
 static int post_all(struct rb_qp *qp)
 {
     struct function *f = qp->f;
@@ -238,6 +240,11 @@ static void set_inline_data_list(struct ibv_qp_ex *ex, size_t n, const struct ib
     size_t len = 0;
 
     if (!s) return;
+    if (s->wr.opcode == HCA_WR_RDMA_READ || s->wr.opcode == HCA_WR_ATOMIC_CMP_AND_SWP ||
+        s->wr.opcode == HCA_WR_ATOMIC_FETCH_AND_ADD) {
+        note(qp, EINVAL);
+        return;
+    }
     if (!s->inline_data) s->inline_data = malloc(qp->cap.max_inline_data + 1);
     if (!s->inline_data) {
         note(qp, ENOMEM);

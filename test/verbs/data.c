@@ -88,6 +88,13 @@ static void posts_all_or_none_through_wr(void **state)
         ibv_wr_set_sge(ex, a.mr->lkey, (uintptr_t)a.buf, 8);
     }
     assert_int_equal(ibv_wr_complete(ex), ENOMEM);
+    /* a READ has no data of its own: what was before it is not posted either */
+    ibv_wr_start(ex);
+    ibv_wr_rdma_write(ex, b.mr->rkey, (uintptr_t)b.buf + 9100);
+    ibv_wr_set_sge(ex, a.mr->lkey, (uintptr_t)a.buf, 8);
+    ibv_wr_rdma_read(ex, b.mr->rkey, (uintptr_t)b.buf);
+    ibv_wr_set_inline_data(ex, word, sizeof word);
+    assert_int_equal(ibv_wr_complete(ex), EINVAL);
     ibv_wr_start(ex);
     ibv_wr_bind_mw(ex, NULL, 0, NULL);
     assert_int_equal(ibv_wr_complete(ex), EINVAL);
@@ -102,6 +109,7 @@ static void posts_all_or_none_through_wr(void **state)
     usleep(20000);
     assert_int_equal(ibv_poll_cq(ibv_cq_ex_to_cq(a.cq), 1, &wc), 0);
     assert_int_equal(b.buf[9000], 0);
+    assert_int_equal(b.buf[9100], 0);
     close_end(&a);
     close_end(&b);
 }
