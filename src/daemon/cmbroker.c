@@ -3,6 +3,7 @@
 #include "daemon/ucma.h"
 
 #include "base/must.h"
+#include "daemon/functions.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -223,6 +224,7 @@ bool cmbroker_id(struct cmbroker *broker, size_t *cursor, struct ctl_cm_id *out)
                               .dst_port = ucma_addr_port(&id->dst),
                               .qp_type = id->qp_type,
                               .state = shown_state(id->state)};
+    memcpy(out->comm, id->channel->comm, sizeof out->comm);
     if (id->guid && broker_device_by_guid(broker, id->guid, &dev))
         snprintf(out->device, sizeof out->device, "%s", dev.name);
     struct gid src = ucma_addr_gid(&id->src), dst = ucma_addr_gid(&id->dst);
@@ -290,6 +292,7 @@ int cmbroker_open(struct cmbroker *broker, pid_t pid, struct cmbroker_channel **
     }
     ch->broker = broker;
     ch->pid = pid;
+    process_comm(pid, ch->comm, sizeof ch->comm);
     ch->number = ++broker->next_channel;
     list_init(&ch->events);
     list_init(&ch->ids);
@@ -312,6 +315,12 @@ ssize_t cmbroker_command(struct cmbroker_channel *channel, const void *bytes, si
 void cmbroker_close(struct cmbroker_channel *channel)
 {
     struct cmbroker *b = channel->broker;
+    list_for_each (pos, &channel->ids) {
+        struct ucma_id *id = container_of(pos, struct ucma_id, all);
+        if (id->listener) cm_listener_destroy(id->listener);
+        id->listener = NULL;
+    }
+    ucma_drop_channel_events(channel);
     while (!list_empty(&channel->ids))
         ucma_id_free(container_of(channel->ids.next, struct ucma_id, all));
     must(channel->nevents == 0);

@@ -166,7 +166,6 @@ void list_cm_ids(struct cmbroker *broker, struct records *out)
     while (broker && cmbroker_id(broker, &cursor, &one)) {
         if (!(to = add(out))) return;
         *to = one;
-        process_comm((pid_t)one.pid, to->comm, sizeof to->comm);
     }
 }
 

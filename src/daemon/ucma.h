@@ -73,7 +73,7 @@ struct ucma_id {
     enum ucma_state state;
     uint16_t ps;
     uint8_t qp_type; /* enum ibv_qp_type */
-    uint32_t events_reported;
+    uint32_t events_reported, nevents; /* that the program has, that wait */
 
     struct sockaddr_in6 src, dst; /* AF_INET6 or, in the same room, struct sockaddr_in */
     struct list port;             /* broker->ports while it holds src's port */
@@ -119,6 +119,7 @@ struct cmbroker_channel {
     struct list all;
     uint32_t number;
     pid_t pid;
+    char comm[CTL_NAME_LEN];
     int token_in, token_out; /* where tokens are put, and whence they can be taken back */
     uint32_t tokens, nevents;
     bool full; /* the socket: no more tokens for now */
@@ -175,6 +176,8 @@ struct ucma_event *ucma_take_event(struct cmbroker_channel *channel);
 void ucma_move(struct ucma_id *id, struct cmbroker_channel *to);
 /* Drops the id's events, and with them requests nobody has fetched. */
 void ucma_drop_events(struct ucma_id *id);
+/* Drops all of a channel's, whose listeners have gone. */
+void ucma_drop_channel_events(struct cmbroker_channel *channel);
 /* Drops those of one of its groups. */
 void ucma_drop_mcast_events(struct ucma_mcast *mcast);
 

@@ -28,6 +28,7 @@ static void enqueue(struct cmbroker_channel *ch, struct ucma_event *e)
 {
     list_add_tail(&ch->events, &e->all);
     ch->nevents++;
+    e->id->nevents++;
     balance_tokens(ch);
 }
 
@@ -35,6 +36,7 @@ static void dequeue(struct cmbroker_channel *ch, struct ucma_event *e)
 {
     list_del(&e->all);
     ch->nevents--;
+    e->id->nevents--;
 }
 
 struct ucma_event *ucma_report(struct ucma_id *id, enum ucma_event_type type, int status)
@@ -84,23 +86,35 @@ void ucma_move(struct ucma_id *id, struct cmbroker_channel *to)
     balance_tokens(from);
 }
 
+static void discard(struct cmbroker_channel *ch, struct ucma_event *e)
+{
+    dequeue(ch, e);
+    /* A request has no events of its own yet: its uid is not set. */
+    if (e->request) {
+        if (e->request->cm) cm_id_give_back(e->request->cm, broker_now());
+        e->request->cm = NULL;
+        ucma_id_free(e->request);
+    }
+    free(e);
+}
+
 /* `mcast` NULL: all the id's. */
 static void drop(struct ucma_id *id, const struct ucma_mcast *mcast)
 {
     struct cmbroker_channel *ch = id->channel;
+    if (id->nevents == 0) return;
     list_for_each_safe (pos, tmp, &ch->events) {
         struct ucma_event *e = container_of(pos, struct ucma_event, all);
-        if (e->id != id || (mcast && e->mcast != mcast)) continue;
-        dequeue(ch, e);
-        /* A request has no events of its own yet: its uid is not set. */
-        if (e->request) {
-            if (e->request->cm) cm_id_give_back(e->request->cm, broker_now());
-            e->request->cm = NULL;
-            ucma_id_free(e->request);
-        }
-        free(e);
+        if (e->id == id && (!mcast || e->mcast == mcast)) discard(ch, e);
     }
     balance_tokens(ch);
+}
+
+/* At once: id by id, each would look through all of them. */
+void ucma_drop_channel_events(struct cmbroker_channel *ch)
+{
+    while (!list_empty(&ch->events))
+        discard(ch, container_of(ch->events.next, struct ucma_event, all));
 }
 
 void ucma_drop_events(struct ucma_id *id) { drop(id, NULL); }

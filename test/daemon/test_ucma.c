@@ -312,6 +312,22 @@ static void test_more_events_than_the_socket_holds(void **st)
     close_prog(&p);
 }
 
+/* rbondd's loop does nothing else while it clears up after a program. */
+static void test_many_ids_go_at_once(void **st)
+{
+    (void)st;
+    enum { MANY = 40000 };
+    struct prog p;
+    open_prog(&p, 10);
+    for (uint64_t i = 1; i <= MANY; i++)
+        assert_int_equal(resolve(&p, create(&p, i, i & 1 ? RDMA_PS_TCP : RDMA_PS_UDP), 0), 0);
+    when_t began = {(uint64_t)uv_hrtime()};
+    close_prog(&p);
+    uint64_t took = (uint64_t)uv_hrtime() - began.ns;
+    print_message("%d ids gone in %llu ms\n", MANY, (unsigned long long)(took / MS_NS));
+    assert_true(took < SEC_NS);
+}
+
 static void test_program_dies(void **st)
 {
     (void)st;
@@ -763,6 +779,7 @@ int main(void)
         cmocka_unit_test(test_life),
         cmocka_unit_test(test_tokens_of_dropped_events),
         cmocka_unit_test(test_more_events_than_the_socket_holds),
+        cmocka_unit_test(test_many_ids_go_at_once),
         cmocka_unit_test(test_program_dies),
         cmocka_unit_test(test_request_nobody_fetched),
         cmocka_unit_test(test_migrate),
