@@ -24,6 +24,7 @@
 #define UCMA_MAX_CHANNELS 4096
 #define UCMA_MAX_MCASTS 65536 /* all ids' */
 #define UCMA_MAX_BACKLOG 1024
+#define UCMA_MAX_WAITING 256 /* events of an id that may still ask for more */
 #define UCMA_PORT_HASH 1024
 
 /* A Linux RoCE path lives 4.096 us * 2^16; the ACK timeout is one more (kernel: cma_resolve_iboe).

@@ -195,6 +195,7 @@ int ucma_resolve_addr(struct ucma_id *id, const struct sockaddr *src, size_t src
     if (!err) err = bind_for(id, src, src_len, &to);
     if (err) return err;
     if (id->state != UCMA_BOUND) return -EINVAL;
+    if (id->nevents >= UCMA_MAX_WAITING) return -ENOMEM; /* it asks again, and hears no answer */
     struct gid gid = ucma_addr_gid(&to);
     struct gid from = ucma_addr_gid(&id->src);
     if (!ucma_addr_is_any(&id->src) && !same_family(&gid, &from)) return -EINVAL;

@@ -530,6 +530,22 @@ static void test_loopback_is_any_address(void **st)
     close_prog(&p);
 }
 
+/* A program that asks and asks does not have rbondd keep answers without end. */
+static void test_events_nobody_fetches(void **st)
+{
+    (void)st;
+    struct prog p;
+    open_prog(&p, 10);
+    uint32_t id = create(&p, 1, RDMA_PS_TCP);
+    int n = 0;
+    while (n < 5000 && resolve(&p, id, NEAR) == 0) n++; /* va has no device */
+    assert_in_range(n, 2, 4000);
+    assert_int_equal(resolve(&p, id, NEAR), -ENOMEM);
+    assert_int_equal((int)expect(&p, ADDR_ERROR).status, -ENODEV);
+    assert_int_equal(resolve(&p, id, NEAR), 0);
+    close_prog(&p);
+}
+
 static void test_refusals(void **st)
 {
     (void)st;
@@ -789,6 +805,7 @@ int main(void)
         cmocka_unit_test(test_any_port),
         cmocka_unit_test(test_neighbours),
         cmocka_unit_test(test_loopback_is_any_address),
+        cmocka_unit_test(test_events_nobody_fetches),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_device_goes),
         cmocka_unit_test(test_multicast),
