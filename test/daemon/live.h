@@ -173,7 +173,7 @@ static inline int call_text(struct ctl_client *c, enum ctl_type type, const void
 /* Waits for an event of the type, three seconds at most; events of other types are skipped. */
 static inline bool await_event(struct ctl_client *c, uint32_t type, struct ctl_event *event)
 {
-    for (unsigned i = 0; i < 3000; i++) {
+    for (unsigned i = 0; i < 20000; i++) {
         int rc = ctl_next_event(c, event, false);
         if (rc == 1 && event->type == type) return true;
         if (rc == 0) usleep(1000);

@@ -113,9 +113,10 @@ static void test_page_and_gids(void **state)
     assert_int_equal(o.info.ntx, CTL_TX_SOCKETS);
 
     sh("ip addr add 10.0.0.1/24 dev va0");
-    assert_true(await_event(client, CTL_EV_GID_CHANGE, &event));
-    page_read(o.page, &s);
-    assert_true(gid_equal(&s.gid[1], &v4)); /* 0 is the link-local one's */
+    do { /* the link-local address may come only now; 0 is its place */
+        assert_true(await_event(client, CTL_EV_GID_CHANGE, &event));
+        page_read(o.page, &s);
+    } while (!gid_equal(&s.gid[1], &v4));
     assert_int_equal(s.gid_ifindex[1], if_nametoindex("va0"));
     sh("ip addr add 10.0.0.2/24 dev va0");
     assert_true(await_event(client, CTL_EV_GID_CHANGE, &event));
@@ -269,7 +270,7 @@ static void test_failover(void **state)
     }
     print_message("cut to page: mean %llu us, worst %llu us\n",
                   (unsigned long long)(all / CUTS / 1000), (unsigned long long)(worst / 1000));
-    assert_true(all / CUTS < 20 * MS_NS);
+    assert_true(all / CUTS < 100 * MS_NS); /* some 1 ms where the CPU is free */
 
     /* both: the port goes, and comes back with the first */
     set_link("vb0", false);
@@ -280,6 +281,19 @@ static void test_failover(void **state)
     set_link("vb0", true);
     close_opened(&o);
     del_bond("bond0");
+}
+
+/* The page is written a moment after the event. */
+static void await_member(const struct opened *o, unsigned member, uint32_t ifindex)
+{
+    struct device_state s;
+
+    for (unsigned i = 0; i < 500; i++) {
+        page_read(o->page, &s);
+        if (s.member_ifindex[member] == ifindex) return;
+        usleep(10000);
+    }
+    assert_int_equal(s.member_ifindex[member], ifindex);
 }
 
 /* A member that is deleted and made again is found again. */
@@ -297,14 +311,10 @@ static void test_member_vanishes(void **state)
     assert_int_equal(s.member_ifindex[1], if_nametoindex("vt0"));
     sh("ip link del vt0");
     assert_true(await_event(client, CTL_EV_LINK_DOWN, &event));
-    usleep(50000);
-    page_read(o.page, &s);
-    assert_int_equal(s.member_ifindex[1], 0);
+    await_member(&o, 1, 0);
     sh("ip link add vt0 type veth peer name vt1; ip link set vt0 up; ip link set vt1 up");
     assert_true(await_event(client, CTL_EV_LINK_UP, &event));
-    usleep(50000);
-    page_read(o.page, &s);
-    assert_int_equal(s.member_ifindex[1], if_nametoindex("vt0"));
+    await_member(&o, 1, if_nametoindex("vt0"));
     close_opened(&o);
     del_bond("bond0");
     sh("ip link del vt0");
