@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define WAIT_STEP_MS 10
@@ -73,6 +75,7 @@ static const struct argp parser = {
 /* ---- the daemon -------------------------------------------------------------------------- */
 
 struct daemon {
+    int alone; /* a socket that stands for this network namespace's rbondd */
     uv_loop_t loop;
     uv_signal_t sigterm, sigint;
     uv_poll_t news;
@@ -115,8 +118,25 @@ static void ask_for_room(void)
     setrlimit(RLIMIT_NOFILE, &lim);
 }
 
+/* A name that the kernel keeps apart by network namespace, and gives back when rbondd ends. */
+static bool claim_namespace(struct daemon *d)
+{
+    static const struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0rbondd"};
+
+    d->alone = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (d->alone >= 0 && !bind(d->alone, (const struct sockaddr *)&name,
+                               offsetof(struct sockaddr_un, sun_path) + sizeof "rbondd"))
+        return true;
+    if (errno == EADDRINUSE)
+        log_error("another rbondd runs in this network namespace");
+    else
+        log_error("cannot claim this network namespace: %s", strerror(errno));
+    return false;
+}
+
 static bool claim(struct daemon *d, const char *socket)
 {
+    if (!claim_namespace(d)) return false;
     int rc = ctl_listen(&d->listener, socket);
 
     if (rc == -EADDRINUSE) {
