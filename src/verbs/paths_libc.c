@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -85,9 +86,19 @@ LED(int, chdir, (const char *path), AT_FDCWD, -1, P)
 
 /* ---- opening ----------------------------------------------------------------------------- */
 
-LED(FILE *, fopen, (const char *restrict path, const char *restrict mode), AT_FDCWD, NULL, P, mode)
-LED(FILE *, fopen64, (const char *restrict path, const char *restrict mode), AT_FDCWD, NULL, P,
-    mode)
+/* To read: what is written to rbondd's tree would change nothing but it. */
+#define LED_FOPEN(name)                                                                            \
+    HOOK FILE *name(const char *restrict path, const char *restrict mode)                          \
+    {                                                                                              \
+        char to[PATH_MAX];                                                                         \
+        LIBC(name);                                                                                \
+        FILE *file = real(path, mode);                                                             \
+        if (__builtin_expect(file != NULL, 1) || strpbrk(mode, "wa+")) return file;                \
+        return paths_lead(AT_FDCWD, path, to) ? real(to, mode) : NULL;                             \
+    }
+
+LED_FOPEN(fopen)
+LED_FOPEN(fopen64)
 
 int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);

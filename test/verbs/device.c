@@ -175,8 +175,23 @@ static void makes_them_as_large_as_it_says(void **state)
     assert_int_equal(ibv_close_device(c), 0);
 }
 
-EDGE_MAIN(cmocka_unit_test(says_what_it_is), cmocka_unit_test(tells_its_speed),
-          cmocka_unit_test(has_no_completion_counters),
+/* rbondd's tree, which stands for it, is everybody's. */
+static void sysfs_is_not_written(void **state)
+{
+    const char *path = "/sys/class/infiniband/rb_va/node_desc";
+    (void)state;
+
+    for (double until = seconds() + 3; access(path, R_OK) != 0; usleep(10000))
+        assert_true(seconds() < until);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    fclose(file);
+    assert_null(fopen(path, "w"));
+    assert_null(fopen("/sys/class/infiniband/rb_va/nothing", "w"));
+}
+
+EDGE_MAIN(cmocka_unit_test(sysfs_is_not_written), cmocka_unit_test(says_what_it_is),
+          cmocka_unit_test(tells_its_speed), cmocka_unit_test(has_no_completion_counters),
           cmocka_unit_test(makes_as_many_domains_as_it_says),
           cmocka_unit_test(makes_as_many_queues_as_it_says),
           cmocka_unit_test(makes_them_as_large_as_it_says))
