@@ -108,7 +108,8 @@ int __openat64_2(int at, const char *path, int flags);
 LED(int, __openat_2, (int at, const char *path, int flags), at, -1, at, P, flags)
 LED(int, __openat64_2, (int at, const char *path, int flags), at, -1, at, P, flags)
 
-/* The mode is there only where a file may be made: then the path is not led. */
+/* The mode is there only where a file may be made: then the path is not led. To write, only device
+ * nodes are opened. */
 #define LED_OPEN(name, parameters, at, ...)                                                        \
     HOOK int name parameters                                                                       \
     {                                                                                              \
@@ -127,6 +128,7 @@ LED(int, __openat64_2, (int at, const char *path, int flags), at, -1, at, P, fla
         }                                                                                          \
         fd = real(__VA_ARGS__, mode);                                                              \
         if (__builtin_expect(fd >= 0, 1) || !paths_lead(at, path, to)) return fd;                  \
+        if ((flags & O_ACCMODE) != O_RDONLY && strncmp(path, "/dev/", 5)) return fd;               \
         P = to;                                                                                    \
         return real(__VA_ARGS__, mode);                                                            \
     }

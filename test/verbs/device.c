@@ -187,6 +187,8 @@ static void sysfs_is_not_written(void **state)
     assert_non_null(file);
     fclose(file);
     assert_null(fopen(path, "w"));
+    assert_int_equal(open(path, O_WRONLY), -1);
+    assert_int_equal(errno, ENOENT);
     assert_null(fopen("/sys/class/infiniband/rb_va/nothing", "w"));
 }
 
