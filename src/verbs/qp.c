@@ -196,12 +196,14 @@ static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_att
     qp->f = ctx->f;
     qp->sq_sig_all = init->sq_sig_all != 0;
     take_objects(qp, init);
+    /* Before the worker can find it among the function's. */
+    qp_fill(qp, context, init->qp_context, init->qp_type, 0);
     rc = create_in_adapter(qp, init);
     if (rc) {
-        free(qp);
+        qp_free(qp);
         return fail_with(rc);
     }
-    qp_fill(qp, context, init->qp_context, init->qp_type, hca_qp_num(qp->hca));
+    qp_public(qp)->qp_num = hca_qp_num(qp->hca);
     hold_objects(qp, 1);
     return qp_public(qp);
 }
