@@ -87,12 +87,18 @@ void mcast_follow(struct function *f)
 
 /* ---- verbs ------------------------------------------------------------------------------- */
 
+/* As it is on the wire. */
+static struct gid group_of(const union ibv_gid *gid)
+{
+    struct gid group;
+    memcpy(&group, gid, sizeof group);
+    return mcast_wire(&group);
+}
+
 static int attach(struct rb_qp *qp, const union ibv_gid *gid)
 {
     struct function *f = qp->f;
-    struct gid group;
-    memcpy(&group, gid, sizeof group);
-    group = mcast_wire(&group);
+    struct gid group = group_of(gid);
     int rc = function_lock(f);
     if (rc) return rc;
     bool first = !hca_mcast_has(f->hca, &group);
@@ -109,9 +115,7 @@ static int attach(struct rb_qp *qp, const union ibv_gid *gid)
 static int detach(struct rb_qp *qp, const union ibv_gid *gid)
 {
     struct function *f = qp->f;
-    struct gid group;
-    memcpy(&group, gid, sizeof group);
-    group = mcast_wire(&group);
+    struct gid group = group_of(gid);
     int rc = function_lock(f);
     if (rc) return rc;
     rc = -hca_mcast_detach(f->hca, qp->hca, &group);
