@@ -259,12 +259,8 @@ static void test_lost_rtu(void **state)
     (void)state;
     struct pair p;
     pair_open(&p);
-    struct cm_id *c = connect_from(&p, p.client, CLIENT_QPN);
-    carry(&p, p.client, p.server);
-    accept_it(&p, expect(p.server, CM_EVENT_REQ).id);
-    carry(&p, p.server, p.client);
-    expect(p.client, CM_EVENT_REP);
-    assert_int_equal(cm_ready(c, p.now), 0);
+    struct cm_id *c, *s;
+    meet(&p, &c, &s);
     assert_int_equal(lose(p.client), 1);
     wait_for(&p, p.server);
     carry(&p, p.server, p.client);
