@@ -87,7 +87,7 @@ EXPORT int ibv_destroy_ah(struct ibv_ah *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_ah, "IBVERBS_1.1")(ibv);
 
     struct rb_ah *ah = rb_ah(ibv);
-    if (!ah) return EINVAL;
+    if (!ah) return verb_result(EINVAL);
     struct rb_pd *pd = rb_pd(ibv->pd);
     if (pd) atomic_fetch_sub(&pd->refs, 1);
     ah->tag.magic = 0;

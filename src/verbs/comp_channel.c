@@ -43,11 +43,11 @@ EXPORT int ibv_destroy_comp_channel(struct ibv_comp_channel *ibv)
 
     struct rb_channel *channel = rb_channel(ibv);
     struct ibv_context *context = ibv->context;
-    if (!channel) return EINVAL;
+    if (!channel) return verb_result(EINVAL);
     pthread_mutex_lock(&context->mutex);
     int refs = ibv->refcnt;
     pthread_mutex_unlock(&context->mutex);
-    if (refs) return EBUSY;
+    if (refs) return verb_result(EBUSY);
     close(ibv->fd);
     close(channel->wr_fd);
     channel->tag.magic = 0;

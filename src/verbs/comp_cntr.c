@@ -16,7 +16,7 @@ struct ibv_qp_attach_comp_cntr_attr;
     EXPORT int name(struct ibv_comp_cntr *counter, uint64_t value);                                \
     int name(struct ibv_comp_cntr *counter, uint64_t value)                                        \
     {                                                                                              \
-        if (context_is_ours(counter->context)) return EINVAL;                                      \
+        if (context_is_ours(counter->context)) return verb_result(EINVAL);                         \
         return REAL(name, "IBVERBS_1.18")(counter, value);                                         \
     }
 
@@ -24,7 +24,7 @@ struct ibv_qp_attach_comp_cntr_attr;
     EXPORT int name(struct ibv_comp_cntr *counter, uint64_t *value);                               \
     int name(struct ibv_comp_cntr *counter, uint64_t *value)                                       \
     {                                                                                              \
-        if (context_is_ours(counter->context)) return EINVAL;                                      \
+        if (context_is_ours(counter->context)) return verb_result(EINVAL);                         \
         return REAL(name, "IBVERBS_1.18")(counter, value);                                         \
     }
 
@@ -40,7 +40,7 @@ int _ibv_query_comp_cntr_caps(struct ibv_context *context, void *caps, size_t si
 {
     if (!context_is_ours(context))
         return REAL(_ibv_query_comp_cntr_caps, "IBVERBS_1.18")(context, caps, size);
-    return ENOTSUP;
+    return verb_result(ENOTSUP);
 }
 
 EXPORT struct ibv_comp_cntr *ibv_create_comp_cntr(struct ibv_context *context,
@@ -55,7 +55,7 @@ struct ibv_comp_cntr *ibv_create_comp_cntr(struct ibv_context *context,
 EXPORT int ibv_destroy_comp_cntr(struct ibv_comp_cntr *counter);
 int ibv_destroy_comp_cntr(struct ibv_comp_cntr *counter)
 {
-    if (context_is_ours(counter->context)) return EINVAL;
+    if (context_is_ours(counter->context)) return verb_result(EINVAL);
     return REAL(ibv_destroy_comp_cntr, "IBVERBS_1.18")(counter);
 }
 
@@ -66,5 +66,5 @@ int ibv_qp_attach_comp_cntr(struct ibv_qp *qp, struct ibv_comp_cntr *counter,
 {
     if (!context_is_ours(qp->context))
         return REAL(ibv_qp_attach_comp_cntr, "IBVERBS_1.18")(qp, counter, attr);
-    return ENOTSUP;
+    return verb_result(ENOTSUP);
 }

@@ -57,7 +57,7 @@ static int take(struct rb_cq *cq, int max, struct ibv_wc *wc)
     while (done < max) {
         int want = max - done < BATCH ? max - done : BATCH;
         int n = hca_cq_poll(cq->hca, batch, want);
-        if (n < 0 && done == 0) done = n;
+        if (n < 0 && done == 0) done = -verb_result(-n);
         if (n <= 0) break;
         for (int i = 0; i < n; i++) convert(&batch[i], &wc[done + i]);
         done += n;
@@ -71,7 +71,7 @@ int rb_poll_cq(struct ibv_cq *ibv, int max, struct ibv_wc *wc)
 {
     struct rb_cq *cq = rb_cq(ibv);
 
-    if (!cq || max < 0 || function_is_dead(cq->f)) return -EINVAL;
+    if (!cq || max < 0 || function_is_dead(cq->f)) return -verb_result(EINVAL);
     int n = take(cq, max, wc);
     if (n == 0) {
         if (function_spin(cq->f)) n = take(cq, max, wc);
@@ -85,9 +85,9 @@ int rb_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
 {
     struct rb_cq *cq = rb_cq(ibv);
 
-    if (!cq) return EINVAL;
+    if (!cq) return verb_result(EINVAL);
     int rc = function_lock(cq->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     hca_cq_arm(cq->f->hca, cq->hca, solicited_only != 0);
     if (!cq->armed && cq->ex.channel) {
         cq->armed = true;
@@ -197,10 +197,10 @@ EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int cqe)
 
     if (!context_is_ours(ibv->context)) return REAL(ibv_resize_cq, "IBVERBS_1.1")(ibv, cqe);
     struct rb_cq *cq = rb_cq(ibv);
-    if (!cq || cqe < 1 || cqe > HCA_MAX_CQE) return EINVAL;
+    if (!cq || cqe < 1 || cqe > HCA_MAX_CQE) return verb_result(EINVAL);
     uint32_t size = (uint32_t)cqe;
     int rc = pd_ring_alloc(cq->parent, hca_cq_bytes(size), RBONDDV_RESOURCE_CQ, &ring);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     rc = lock_with_consumer(cq);
     if (rc == 0) {
         rc = -hca_cq_resize_in(cq->f->hca, cq->hca, &size, ring.at);
@@ -213,16 +213,16 @@ EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int cqe)
         ibv->cqe = (int)size;
     }
     pd_ring_free(&ring);
-    return rc;
+    return verb_result(rc);
 }
 
 int rb_modify_cq(struct ibv_cq *ibv, struct ibv_modify_cq_attr *attr)
 {
     struct rb_cq *cq = rb_cq(ibv);
 
-    if (!cq || (attr->attr_mask & ~(uint32_t)IBV_CQ_ATTR_MODERATE)) return EINVAL;
+    if (!cq || (attr->attr_mask & ~(uint32_t)IBV_CQ_ATTR_MODERATE)) return verb_result(EINVAL);
     int rc = function_lock(cq->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     if (attr->attr_mask & IBV_CQ_ATTR_MODERATE)
         hca_cq_moderate(cq->f->hca, cq->hca, attr->moderate.cq_count,
                         attr->moderate.cq_period * US_NS);
@@ -261,9 +261,9 @@ EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_cq, "IBVERBS_1.1")(ibv);
 
     struct rb_cq *cq = rb_cq(ibv);
-    if (!cq) return EINVAL;
+    if (!cq) return verb_result(EINVAL);
     int rc = detach(cq);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     pthread_mutex_lock(&ibv->mutex);
     while (!function_is_dead(cq->f) && (ibv->comp_events_completed != cq->comp_events ||
                                         ibv->async_events_completed != cq->async_events))

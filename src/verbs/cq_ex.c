@@ -17,7 +17,7 @@ static const struct hca_wc *current(struct ibv_cq_ex *ex) { return &of(ex)->wc; 
 static int advance(struct rb_cq *cq)
 {
     int n = hca_cq_poll(cq->hca, &cq->wc, 1);
-    if (n <= 0) return n == 0 ? ENOENT : -n;
+    if (n <= 0) return n == 0 ? ENOENT : verb_result(-n);
     cq->ex.wr_id = cq->wc.wr_id;
     cq->ex.status = (enum ibv_wc_status)cq->wc.status;
     return 0;
@@ -27,8 +27,8 @@ static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 {
     struct rb_cq *cq = of(ex);
 
-    if (attr && attr->comp_mask) return EINVAL;
-    if (function_is_dead(cq->f)) return EIO;
+    if (attr && attr->comp_mask) return verb_result(EINVAL);
+    if (function_is_dead(cq->f)) return verb_result(EIO);
     cq_consumer_in(cq);
     int rc = advance(cq);
     if (rc == ENOENT) {

@@ -31,7 +31,7 @@ static int copy_to(struct ibv_dm *ibv, uint64_t offset, const void *from, size_t
     struct rb_dm *dm = rb_dm(ibv);
     int rc = check_copy(dm, offset, length);
     if (rc == 0) memcpy(dm->at + offset, from, length);
-    return rc;
+    return verb_result(rc);
 }
 
 static int copy_from(void *to, struct ibv_dm *ibv, uint64_t offset, size_t length)
@@ -39,7 +39,7 @@ static int copy_from(void *to, struct ibv_dm *ibv, uint64_t offset, size_t lengt
     struct rb_dm *dm = rb_dm(ibv);
     int rc = check_copy(dm, offset, length);
     if (rc == 0) memcpy(to, dm->at + offset, length);
-    return rc;
+    return verb_result(rc);
 }
 
 static int map_memfd(struct rb_dm *dm, size_t length)
@@ -128,8 +128,8 @@ void dm_unimport(struct ibv_dm *ibv)
 int rb_free_dm(struct ibv_dm *ibv)
 {
     struct rb_dm *dm = rb_dm(ibv);
-    if (!dm) return EINVAL;
-    if (atomic_load(&dm->refs)) return EBUSY;
+    if (!dm) return verb_result(EINVAL);
+    if (atomic_load(&dm->refs)) return verb_result(EBUSY);
     if (!dm->imported) atomic_fetch_sub(&rb_context(ibv->context)->dm_used, dm->length);
     export_del(rb_context(ibv->context)->f, &dm->export);
     dm_free(dm);

@@ -15,11 +15,11 @@ EXPORT int rbonddv_query_qp_affinity(struct ibv_qp *ibv, uint8_t *configured, ui
 {
     struct hca_qp_view view;
 
-    if (!context_is_ours(ibv->context)) return EOPNOTSUPP;
+    if (!context_is_ours(ibv->context)) return verb_result(EOPNOTSUPP);
     struct rb_qp *qp = rb_qp(ibv);
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     int rc = function_lock(qp->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     hca_qp_view(qp->hca, &view);
     function_unlock(qp->f);
     if (configured) *configured = view.home;
@@ -39,12 +39,12 @@ static int bucket_of(struct function *f, uint8_t member)
 
 EXPORT int rbonddv_modify_qp_affinity(struct ibv_qp *ibv, uint8_t member)
 {
-    if (!context_is_ours(ibv->context)) return EOPNOTSUPP;
+    if (!context_is_ours(ibv->context)) return verb_result(EOPNOTSUPP);
     struct rb_qp *qp = rb_qp(ibv);
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     struct function *f = qp->f;
     int rc = function_lock(f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     when_t now = function_now();
     function_flush(f, now); /* the newest table, too */
     int bucket = bucket_of(f, member);
@@ -58,7 +58,7 @@ EXPORT int rbonddv_modify_qp_affinity(struct ibv_qp *ibv, uint8_t member)
         function_flush(f, now);
     }
     function_unlock(f);
-    return rc;
+    return verb_result(rc);
 }
 
 /* ---- mlx5dv: ports count from 1 ---------------------------------------------------------- */
@@ -85,5 +85,5 @@ int mlx5dv_modify_qp_lag_port(struct ibv_qp *qp, uint8_t port)
             real_mlx5("mlx5dv_modify_qp_lag_port", "MLX5_1.14");
         return real ? real(qp, port) : EOPNOTSUPP;
     }
-    return port == 0 ? EINVAL : rbonddv_modify_qp_affinity(qp, (uint8_t)(port - 1));
+    return port == 0 ? verb_result(EINVAL) : rbonddv_modify_qp_affinity(qp, (uint8_t)(port - 1));
 }

@@ -92,16 +92,14 @@ static int resolve(struct route *route, const struct hca_ah *ah, uint32_t netdev
                            mac);
 }
 
-EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr,
-                                       uint8_t mac[ETHERNET_LL_SIZE], uint16_t *vid)
+/* 0 or a negative errno, as libibverbs' own. */
+static int resolve_attr(struct function *f, const struct ibv_ah_attr *attr,
+                        uint8_t mac[ETHERNET_LL_SIZE], uint16_t *vid)
 {
     struct device_state state;
     struct route *route;
     struct hca_ah ah;
 
-    if (!context_is_ours(context))
-        return REAL(ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1")(context, attr, mac, vid);
-    struct function *f = rb_context(context)->f;
     int rc = -ah_resolve(f, attr, &ah);
     if (rc) return rc;
     function_state(f, &state);
@@ -116,4 +114,12 @@ EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_a
     rc = resolve(route, &ah, netdev, mac, vid);
     route_close(route);
     return rc;
+}
+
+EXPORT int ibv_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr,
+                                       uint8_t mac[ETHERNET_LL_SIZE], uint16_t *vid)
+{
+    if (!context_is_ours(context))
+        return REAL(ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1")(context, attr, mac, vid);
+    return -verb_result(-resolve_attr(rb_context(context)->f, attr, mac, vid));
 }

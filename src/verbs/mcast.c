@@ -129,12 +129,12 @@ EXPORT int ibv_attach_mcast(struct ibv_qp *ibv, const union ibv_gid *gid, uint16
 {
     if (!context_is_ours(ibv->context)) return REAL(ibv_attach_mcast, "IBVERBS_1.1")(ibv, gid, lid);
     struct rb_qp *qp = rb_qp(ibv);
-    return qp ? attach(qp, gid) : EINVAL;
+    return verb_result(qp ? attach(qp, gid) : EINVAL);
 }
 
 EXPORT int ibv_detach_mcast(struct ibv_qp *ibv, const union ibv_gid *gid, uint16_t lid)
 {
     if (!context_is_ours(ibv->context)) return REAL(ibv_detach_mcast, "IBVERBS_1.1")(ibv, gid, lid);
     struct rb_qp *qp = rb_qp(ibv);
-    return qp ? detach(qp, gid) : EINVAL;
+    return verb_result(qp ? detach(qp, gid) : EINVAL);
 }

@@ -128,14 +128,14 @@ EXPORT int ibv_dereg_mr(struct ibv_mr *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_dereg_mr, "IBVERBS_1.1")(ibv);
 
     struct rb_mr *mr = rb_mr(ibv);
-    if (!mr) return EINVAL;
+    if (!mr) return verb_result(EINVAL);
     struct function *f = rb_context(ibv->context)->f;
     /* An imported one goes alone: the region ends with its own handle. In a forked child, too: the
      * region stays with the parent. */
     if (mr->kind != MR_IMPORTED && function_lock(f) == 0) {
         int rc = -hca_mr_dereg(f->hca, mr->hca);
         function_unlock(f);
-        if (rc) return rc;
+        if (rc) return verb_result(rc);
     }
     export_del(f, &mr->export);
     struct rb_pd *pd = rb_pd(ibv->pd);

@@ -45,7 +45,7 @@ EXPORT int ibv_dealloc_dmah(struct ibv_dmah *ibv)
 {
     if (!context_is_ours(ibv->context)) return REAL(ibv_dealloc_dmah, "IBVERBS_1.15")(ibv);
     struct rb_dmah *dmah = rb_dmah(ibv);
-    if (!dmah) return EINVAL;
+    if (!dmah) return verb_result(EINVAL);
     dmah->magic = 0;
     free(dmah);
     return 0;

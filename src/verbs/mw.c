@@ -43,7 +43,7 @@ struct ibv_mw *rb_alloc_mw(struct ibv_pd *ibv, enum ibv_mw_type type)
 int rb_dealloc_mw(struct ibv_mw *ibv)
 {
     struct rb_mw *mw = rb_mw(ibv);
-    if (!mw) return EINVAL;
+    if (!mw) return verb_result(EINVAL);
     struct function *f = rb_context(ibv->context)->f;
     if (function_lock(f) == 0) {
         hca_mw_dealloc(f->hca, mw->hca);
@@ -85,16 +85,17 @@ int rb_bind_mw(struct ibv_qp *ibv, struct ibv_mw *window, struct ibv_mw_bind *bi
     struct hca_send_wr wr = {.wr_id = bind->wr_id, .flags = bind->send_flags};
 
     if (!qp || !mw || (bind->send_flags & ~(unsigned)(IBV_SEND_FENCE | IBV_SEND_SIGNALED)))
-        return EINVAL;
-    if (bind->bind_info.mw_access_flags & IBV_ACCESS_ZERO_BASED) return EINVAL; /* type 2 alone */
+        return verb_result(EINVAL);
+    if (bind->bind_info.mw_access_flags & IBV_ACCESS_ZERO_BASED)
+        return verb_result(EINVAL); /* type 2 alone */
     int rc = convert(ibv_inc_rkey(window->rkey), &bind->bind_info, &wr);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     rc = function_lock(qp->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     when_t now = function_now();
     rc = -hca_post_send(qp->f->hca, qp->hca, &wr, now);
     if (rc == 0) window->rkey = wr.rkey;
     function_flush(qp->f, now);
     function_unlock(qp->f);
-    return rc;
+    return verb_result(rc);
 }

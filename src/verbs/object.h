@@ -46,7 +46,7 @@ struct rb_context {
     struct rb_context *origin; /* the context that this one was imported from, or NULL */
     struct list link;          /* in function->imports, or in context.c's list */
     uint32_t late_port;        /* 1 << enum ibv_event_type: wait for room in the pipe */
-    int async_wr; /* the writing end of ibv.async_fd */
+    int async_wr;              /* the writing end of ibv.async_fd */
     _Atomic uint32_t handles;
     _Atomic uint32_t holds; /* context.c: the program's, and those of imports of it */
     _Atomic size_t dm_used; /* bytes of device memory */
@@ -148,8 +148,8 @@ struct rb_cq {
     struct rb_tag tag;
     struct function *f;
     struct hca_cq *hca;
-    struct list link;      /* in function->cqs */
-    struct rb_pd *parent;  /* the domain that it was made with, or NULL */
+    struct list link;     /* in function->cqs */
+    struct rb_pd *parent; /* the domain that it was made with, or NULL */
     struct pd_ring ring;
     /* One consumer at a time. Taken before function->lock where both are held: a program posts
      * between ibv_start_poll and ibv_end_poll. */
@@ -181,14 +181,14 @@ struct rb_qp {
     struct rb_tag tag;
     struct function *f;
     struct hca_qp *hca;
-    struct list link; /* in function->qps; of several handles of an XRC target one is there */
-    struct list handles;   /* the other handles of an XRC target: qp_open.c */
+    struct list link;     /* in function->qps; of several handles of an XRC target one is there */
+    struct list handles;  /* the other handles of an XRC target: qp_open.c */
     struct rb_xrcd *xrcd; /* an XRC target's */
     bool is_ex, sq_sig_all, addressed;
     struct ibv_qp_cap cap;
     struct pd_ring queues;
     uint32_t async_events;
-    uint32_t late; /* 1 << enum ibv_event_type: events that wait for room in the pipe */
+    uint32_t late;           /* 1 << enum ibv_event_type: events that wait for room in the pipe */
     pthread_mutex_t staging; /* held from ibv_wr_start to ibv_wr_complete or _abort */
     struct staged_wr *staged;
     uint32_t nstaged, staged_room;
@@ -267,6 +267,15 @@ static inline struct rb_xrcd *rb_xrcd(struct ibv_xrcd *p)
 
 static inline struct ibv_cq *cq_public(struct rb_cq *cq) { return ibv_cq_ex_to_cq(&cq->ex); }
 static inline struct ibv_qp *qp_public(struct rb_qp *qp) { return &qp->ex.qp_base; }
+
+/* What a verb that returns 0 or an errno value ends with: an error is left in errno, too. The
+ * manual pages promise the value alone, but with real devices errno mostly comes along from the
+ * kernel's refusal, and programs print it ("%m", perror). */
+static inline int verb_result(int error)
+{
+    if (__builtin_expect(error != 0, 0)) errno = error;
+    return error;
+}
 
 /* A pointer-returning verb's failure. `error` may be a negative errno or a positive one. */
 static inline void *fail_with(int error)

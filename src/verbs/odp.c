@@ -24,10 +24,11 @@ int rb_advise_mr(struct ibv_pd *ibv, enum ibv_advise_mr_advice advice, uint32_t 
     struct rb_pd *pd = rb_pd(ibv);
     bool write = advice == IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE;
 
-    if (!pd || (flags & ~(uint32_t)IBV_ADVISE_MR_FLAG_FLUSH) || num_sge == 0) return EINVAL;
+    if (!pd || (flags & ~(uint32_t)IBV_ADVISE_MR_FLAG_FLUSH) || num_sge == 0)
+        return verb_result(EINVAL);
     if (!write && advice != IBV_ADVISE_MR_ADVICE_PREFETCH &&
         advice != IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT)
-        return ENOTSUP;
+        return verb_result(ENOTSUP);
     for (uint32_t i = 0; i < num_sge; i++) {
         struct hca_span span;
         int rc = find(pd, &sg_list[i], write, &span);
@@ -35,7 +36,7 @@ int rb_advise_mr(struct ibv_pd *ibv, enum ibv_advise_mr_advice advice, uint32_t 
             rc = advice == IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT
                      ? pages_look(span.at, sg_list[i].length)
                      : pages_probe(span.at, sg_list[i].length, write);
-        if (rc) return rc;
+        if (rc) return verb_result(rc);
     }
     return 0;
 }

@@ -45,8 +45,8 @@ EXPORT int ibv_dealloc_pd(struct ibv_pd *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_dealloc_pd, "IBVERBS_1.1")(ibv);
 
     struct rb_pd *pd = rb_pd(ibv);
-    if (!pd) return EINVAL;
-    if (atomic_load(&pd->refs)) return EBUSY;
+    if (!pd) return verb_result(EINVAL);
+    if (atomic_load(&pd->refs)) return verb_result(EBUSY);
     if (pd->source)
         atomic_fetch_sub(&pd->source->refs, 1);
     else
@@ -80,8 +80,8 @@ struct ibv_td *rb_alloc_td(struct ibv_context *context, struct ibv_td_init_attr 
 int rb_dealloc_td(struct ibv_td *ibv)
 {
     struct rb_td *td = rb_td(ibv);
-    if (!td) return EINVAL;
-    if (atomic_load(&td->refs)) return EBUSY;
+    if (!td) return verb_result(EINVAL);
+    if (atomic_load(&td->refs)) return verb_result(EBUSY);
     td->tag.magic = 0;
     free(td);
     return 0;

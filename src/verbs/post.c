@@ -65,10 +65,10 @@ int rb_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr 
     struct rb_qp *qp = rb_qp(ibv);
 
     *bad = wr;
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     struct function *f = qp->f;
     int rc = function_lock(f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     when_t now = function_now();
     for (; wr; wr = wr->next) {
         rc = convert(qp, wr, &to);
@@ -80,7 +80,7 @@ int rb_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr 
     }
     function_flush(f, now);
     function_unlock(f);
-    return rc;
+    return verb_result(rc);
 }
 
 static bool convert_recv(const struct ibv_recv_wr *from, struct hca_recv_wr *to)
@@ -97,10 +97,10 @@ int rb_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr 
     struct rb_qp *qp = rb_qp(ibv);
 
     *bad = wr;
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     struct function *f = qp->f;
     int rc = function_lock(f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     when_t now = function_now();
     for (; wr; wr = wr->next) {
         rc = convert_recv(wr, &to) ? -hca_post_recv(f->hca, qp->hca, &to, now) : EINVAL;
@@ -111,7 +111,7 @@ int rb_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr 
     }
     events_deliver(f); /* in the error state receives are flushed at once */
     function_unlock(f);
-    return rc;
+    return verb_result(rc);
 }
 
 int rb_post_srq_recv(struct ibv_srq *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
@@ -120,10 +120,10 @@ int rb_post_srq_recv(struct ibv_srq *ibv, struct ibv_recv_wr *wr, struct ibv_rec
     struct rb_srq *srq = rb_srq(ibv);
 
     *bad = wr;
-    if (!srq) return EINVAL;
+    if (!srq) return verb_result(EINVAL);
     struct function *f = srq->f;
     int rc = function_lock(f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     for (; wr; wr = wr->next) {
         rc = convert_recv(wr, &to) ? -hca_srq_post(f->hca, srq->hca, &to) : EINVAL;
         if (rc) {
@@ -132,5 +132,5 @@ int rb_post_srq_recv(struct ibv_srq *ibv, struct ibv_recv_wr *wr, struct ibv_rec
         }
     }
     function_unlock(f);
-    return rc;
+    return verb_result(rc);
 }

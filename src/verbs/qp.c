@@ -325,23 +325,23 @@ EXPORT int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
     if (!context_is_ours(ibv->context)) return REAL(ibv_modify_qp, "IBVERBS_1.1")(ibv, attr, mask);
 
     struct rb_qp *qp = rb_qp(ibv);
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     int rc = modify(qp, attr, mask);
     if (rc == 0 && (mask & IBV_QP_STATE)) ibv->state = attr->qp_state;
-    return rc;
+    return verb_result(rc);
 }
 
 int rb_modify_qp_rate_limit(struct ibv_qp *ibv, struct ibv_qp_rate_limit_attr *attr)
 {
     struct rb_qp *qp = rb_qp(ibv);
 
-    if (!qp || attr->comp_mask) return EINVAL;
+    if (!qp || attr->comp_mask) return verb_result(EINVAL);
     int rc = function_lock(qp->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     rc = -hca_qp_rate_limit(qp->f->hca, qp->hca, attr->rate_limit, attr->max_burst_sz);
     function_flush(qp->f, function_now());
     function_unlock(qp->f);
-    return rc;
+    return verb_result(rc);
 }
 
 /* ---- query ------------------------------------------------------------------------------- */
@@ -382,9 +382,9 @@ EXPORT int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask,
     if (!context_is_ours(ibv->context))
         return REAL(ibv_query_qp, "IBVERBS_1.1")(ibv, attr, mask, init);
     struct rb_qp *qp = rb_qp(ibv);
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     int rc = function_lock(qp->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     hca_qp_query(qp->hca, &ha);
     function_unlock(qp->f);
     describe(qp, &ha, attr);
@@ -441,9 +441,9 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_qp, "IBVERBS_1.1")(ibv);
 
     struct rb_qp *qp = rb_qp(ibv);
-    if (!qp) return EINVAL;
+    if (!qp) return verb_result(EINVAL);
     int rc = detach(qp);
-    if (rc) return errno = rc; /* as libibverbs leaves it; programs print it */
+    if (rc) return verb_result(rc);
     pthread_mutex_lock(&ibv->mutex);
     while (!function_is_dead(qp->f) && ibv->events_completed != qp->async_events)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);

@@ -109,8 +109,8 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
 {
     struct ibv_device_attr_ex ex = {0};
 
-    if (input && input->comp_mask) return EINVAL;
-    if (len < sizeof ex.orig_attr) return EINVAL;
+    if (input && input->comp_mask) return verb_result(EINVAL);
+    if (len < sizeof ex.orig_attr) return verb_result(EINVAL);
     describe_device(context, &ex.orig_attr);
     ex.device_cap_flags_ex = ex.orig_attr.device_cap_flags;
     ex.completion_timestamp_mask = UINT64_MAX; /* nanoseconds of CLOCK_MONOTONIC */
@@ -132,7 +132,7 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
 int rb_query_rt_values(struct ibv_context *context, struct ibv_values_ex *values)
 {
     (void)context;
-    if (values->comp_mask & ~(uint32_t)IBV_VALUES_MASK_RAW_CLOCK) return EINVAL;
+    if (values->comp_mask & ~(uint32_t)IBV_VALUES_MASK_RAW_CLOCK) return verb_result(EINVAL);
     if (values->comp_mask) {
         when_t now = function_now();
         values->raw_clock = (struct timespec){(time_t)(now.ns / SEC_NS), (long)(now.ns % SEC_NS)};
@@ -149,7 +149,7 @@ int rb_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_att
     struct ibv_port_attr a = {0};
     struct port_speed speed;
 
-    if (port != 1) return EINVAL;
+    if (port != 1) return verb_result(EINVAL);
     function_state(f, &state);
     speed = port_speed_of(state.speed_mbps);
     a.state = (enum ibv_port_state)state.port_state;
@@ -188,7 +188,7 @@ int ibv_query_port_speed(struct ibv_context *context, uint32_t port, uint64_t *s
 
     if (!context_is_ours(context))
         return REAL(ibv_query_port_speed, "IBVERBS_1.16")(context, port, speed);
-    if (port != 1) return EINVAL;
+    if (port != 1) return verb_result(EINVAL);
     function_state(rb_context(context)->f, &state);
     *speed = state.speed_mbps / 100;
     return 0;
@@ -230,10 +230,10 @@ EXPORT int _ibv_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_
 
     if (!context_is_ours(context))
         return REAL(_ibv_query_gid_ex, "IBVERBS_1.11")(context, port, index, entry, flags, size);
-    if (flags) return EOPNOTSUPP;
-    if (port != 1 || index >= CTL_MAX_GIDS) return EINVAL;
+    if (flags) return verb_result(EOPNOTSUPP);
+    if (port != 1 || index >= CTL_MAX_GIDS) return verb_result(EINVAL);
     function_state(rb_context(context)->f, &state);
-    if (gid_is_zero(&state.gid[index])) return ENODATA;
+    if (gid_is_zero(&state.gid[index])) return verb_result(ENODATA);
     describe_gid(&state, index, &e);
     memcpy(entry, &e, size < sizeof e ? size : sizeof e);
     return 0;

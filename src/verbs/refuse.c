@@ -7,7 +7,7 @@
 
 /* Two stand for all refused operations: their arguments are not looked at, and the calling
  * conventions of the platforms we build for allow it. */
-static int refuse_int(void) { return EOPNOTSUPP; }
+static int refuse_int(void) { return verb_result(EOPNOTSUPP); }
 static void *refuse_pointer(void) { return fail_with(EOPNOTSUPP); }
 
 /* libibverbs' private part of a context. Its layout is another in every release; a newer program
@@ -45,11 +45,11 @@ void refuse_the_rest(struct verbs_context *v)
 EXPORT int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
     if (!context_is_ours(qp->context)) return REAL(ibv_set_ece, "IBVERBS_1.10")(qp, ece);
-    return errno = EOPNOTSUPP;
+    return verb_result(EOPNOTSUPP);
 }
 
 EXPORT int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 {
     if (!context_is_ours(qp->context)) return REAL(ibv_query_ece, "IBVERBS_1.10")(qp, ece);
-    return errno = EOPNOTSUPP;
+    return verb_result(EOPNOTSUPP);
 }

@@ -78,7 +78,7 @@ int rb_get_srq_num(struct ibv_srq *ibv, uint32_t *num)
 {
     struct rb_srq *srq = rb_srq(ibv);
 
-    if (!srq || !srq->xrcd) return EINVAL;
+    if (!srq || !srq->xrcd) return verb_result(EINVAL);
     *num = hca_srq_num(srq->hca);
     return 0;
 }
@@ -88,14 +88,14 @@ EXPORT int ibv_modify_srq(struct ibv_srq *ibv, struct ibv_srq_attr *attr, int ma
     if (!context_is_ours(ibv->context)) return REAL(ibv_modify_srq, "IBVERBS_1.1")(ibv, attr, mask);
 
     struct rb_srq *srq = rb_srq(ibv);
-    if (!srq || (mask & ~(IBV_SRQ_MAX_WR | IBV_SRQ_LIMIT))) return EINVAL;
+    if (!srq || (mask & ~(IBV_SRQ_MAX_WR | IBV_SRQ_LIMIT))) return verb_result(EINVAL);
     int rc = function_lock(srq->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     rc = -hca_srq_modify(srq->f->hca, srq->hca, mask & IBV_SRQ_MAX_WR ? &attr->max_wr : NULL,
                          mask & IBV_SRQ_LIMIT ? &attr->srq_limit : NULL);
     events_deliver(srq->f);
     function_unlock(srq->f);
-    return rc;
+    return verb_result(rc);
 }
 
 EXPORT int ibv_query_srq(struct ibv_srq *ibv, struct ibv_srq_attr *attr)
@@ -103,9 +103,9 @@ EXPORT int ibv_query_srq(struct ibv_srq *ibv, struct ibv_srq_attr *attr)
     if (!context_is_ours(ibv->context)) return REAL(ibv_query_srq, "IBVERBS_1.1")(ibv, attr);
 
     struct rb_srq *srq = rb_srq(ibv);
-    if (!srq) return EINVAL;
+    if (!srq) return verb_result(EINVAL);
     int rc = function_lock(srq->f);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     hca_srq_query(srq->hca, &attr->max_wr, &attr->max_sge, &attr->srq_limit);
     function_unlock(srq->f);
     return 0;
@@ -129,9 +129,9 @@ EXPORT int ibv_destroy_srq(struct ibv_srq *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_destroy_srq, "IBVERBS_1.1")(ibv);
 
     struct rb_srq *srq = rb_srq(ibv);
-    if (!srq) return EINVAL;
+    if (!srq) return verb_result(EINVAL);
     int rc = detach(srq);
-    if (rc) return rc;
+    if (rc) return verb_result(rc);
     pthread_mutex_lock(&ibv->mutex);
     while (!function_is_dead(srq->f) && ibv->events_completed != srq->async_events)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);

@@ -116,7 +116,7 @@ static int wr_complete(struct ibv_qp_ex *ex)
 
     if (rc == 0 && qp->nstaged) rc = post_all(qp);
     pthread_mutex_unlock(&qp->staging);
-    return rc;
+    return verb_result(rc);
 }
 
 /* ---- operations -------------------------------------------------------------------------- */

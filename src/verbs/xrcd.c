@@ -154,8 +154,8 @@ int rb_close_xrcd(struct ibv_xrcd *ibv)
 {
     struct rb_xrcd *xrcd = rb_xrcd(ibv);
 
-    if (!xrcd) return EINVAL;
-    if (atomic_load(&xrcd->refs)) return EBUSY;
+    if (!xrcd) return verb_result(EINVAL);
+    if (atomic_load(&xrcd->refs)) return verb_result(EBUSY);
     pthread_mutex_lock(&lock);
     domain_close(xrcd->domain);
     pthread_mutex_unlock(&lock);
