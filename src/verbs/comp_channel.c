@@ -62,6 +62,7 @@ EXPORT int ibv_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq
     if (!context_is_ours(channel->context))
         return REAL(ibv_get_cq_event, "IBVERBS_1.1")(channel, cq, cq_context);
     if (read(channel->fd, &desc, sizeof desc) != sizeof desc) return -1;
+    function_consumed(rb_context(channel->context)->f);
     *cq = (struct ibv_cq *)(uintptr_t)desc.cq_handle;
     *cq_context = (*cq)->cq_context;
     return 0;
@@ -73,6 +74,7 @@ EXPORT void ibv_ack_cq_events(struct ibv_cq *cq, unsigned nevents)
         REAL(ibv_ack_cq_events, "IBVERBS_1.1")(cq, nevents);
         return;
     }
+    function_consumed(rb_context(cq->context)->f);
     pthread_mutex_lock(&cq->mutex);
     cq->comp_events_completed += nevents;
     pthread_cond_signal(&cq->cond);

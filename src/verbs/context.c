@@ -2,6 +2,7 @@
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/mr.h"
+#include "verbs/process.h"
 #include "verbs/real.h"
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,8 @@ static const char identity[] = "rbond context";
 
 static pthread_mutex_t contexts_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list contexts = {&contexts, &contexts}; /* rb_context.link: those not imported */
+
+__attribute__((constructor)) static void guard(void) { process_guard(&contexts_lock, NULL); }
 
 static int make_cmd_fd(void)
 {

@@ -66,8 +66,11 @@ void pd_ring_free(struct pd_ring *ring);
 /* cq.c: with the public fields that `init` has; `parent` may be NULL. NULL with errno. */
 struct rb_cq *cq_new(struct ibv_context *context, const struct ibv_cq_init_attr_ex *init,
                      struct rb_pd *parent);
-void cq_consumer_out(struct rb_cq *cq);
+/* From in to out the thread is the CQ's one consumer; it may come in more than once. */
 void cq_consumer_in(struct rb_cq *cq);
+void cq_consumer_out(struct rb_cq *cq);
+/* Is the calling thread between ibv_start_poll and ibv_end_poll? */
+bool cq_is_consumer(struct rb_cq *cq);
 
 /* ah.c: an address vector as the adapter wants it. 0 or an errno. */
 int ah_resolve(struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah);

@@ -17,14 +17,28 @@
 
 /* ---- polling ----------------------------------------------------------------------------- */
 
+bool cq_is_consumer(struct rb_cq *cq)
+{
+    return atomic_load_explicit(&cq->consumer, memory_order_relaxed) == thread_self();
+}
+
 void cq_consumer_in(struct rb_cq *cq)
 {
-    while (atomic_flag_test_and_set_explicit(&cq->consuming, memory_order_acquire)) sched_yield();
+    const uintptr_t self = thread_self();
+    uintptr_t none = 0;
+
+    while (!atomic_compare_exchange_weak_explicit(&cq->consumer, &none, self, memory_order_acquire,
+                                                  memory_order_relaxed)) {
+        if (none == self) break;
+        if (none) sched_yield();
+        none = 0;
+    }
+    cq->consumer_depth++;
 }
 
 void cq_consumer_out(struct rb_cq *cq)
 {
-    atomic_flag_clear_explicit(&cq->consuming, memory_order_release);
+    if (--cq->consumer_depth == 0) atomic_store_explicit(&cq->consumer, 0, memory_order_release);
 }
 
 static void convert(const struct hca_wc *from, struct ibv_wc *to)
@@ -63,6 +77,7 @@ static int take(struct rb_cq *cq, int max, struct ibv_wc *wc)
         done += n;
         if (n < want) break;
     }
+    if (done) function_consumed(cq->f);
     cq_consumer_out(cq);
     return done;
 }
@@ -262,6 +277,7 @@ EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
 
     struct rb_cq *cq = rb_cq(ibv);
     if (!cq) return verb_result(EINVAL);
+    if (cq_is_consumer(cq)) return verb_result(EBUSY); /* ibv_end_poll is still to come */
     int rc = detach(cq);
     if (rc) return verb_result(rc);
     pthread_mutex_lock(&ibv->mutex);

@@ -1,5 +1,6 @@
 /* Extended CQs: ibv_start_poll, ibv_next_poll and the ibv_wc_read_* functions. From a start_poll
- * that succeeds to end_poll the thread is the CQ's one consumer. */
+ * that succeeds to end_poll the thread is the CQ's one consumer: another start_poll of its own is
+ * refused, those of other threads wait. */
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include <string.h>
@@ -18,6 +19,7 @@ static int advance(struct rb_cq *cq)
 {
     int n = hca_cq_poll(cq->hca, &cq->wc, 1);
     if (n <= 0) return n == 0 ? ENOENT : verb_result(-n);
+    function_consumed(cq->f);
     cq->ex.wr_id = cq->wc.wr_id;
     cq->ex.status = (enum ibv_wc_status)cq->wc.status;
     return 0;
@@ -29,6 +31,7 @@ static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 
     if (attr && attr->comp_mask) return verb_result(EINVAL);
     if (function_is_dead(cq->f)) return verb_result(EIO);
+    if (cq_is_consumer(cq)) return verb_result(EBUSY);
     cq_consumer_in(cq);
     int rc = advance(cq);
     if (rc == ENOENT) {

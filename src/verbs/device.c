@@ -2,6 +2,7 @@
  * the life of the process, so that its pointer stays good and the same over many lists. */
 #include "ctl/client.h"
 #include "verbs/context.h"
+#include "verbs/process.h"
 #include "verbs/real.h"
 #include <endian.h>
 #include <pthread.h>
@@ -18,8 +19,16 @@ struct device_list {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t real_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rb_device *devices;
 static struct device_list *lists;
+
+__attribute__((constructor)) static void guard(void)
+{
+    process_guard(&lock, NULL);
+    process_guard(&real_lock, NULL);
+}
+
 /* Set while the real library asks for the list itself: it looks behind each device for its own. */
 static _Thread_local bool real_only;
 
@@ -106,10 +115,15 @@ static int ask(struct ctl_reply *reply)
 
 /* ---- the list ---------------------------------------------------------------------------- */
 
+/* The real library has a lock of its own here, which it does not look after at a fork. */
 static struct ibv_device **real_list(int *n)
 {
     struct ibv_device **(*real)(int *) = real_lookup("ibv_get_device_list", "IBVERBS_1.1");
-    struct ibv_device **list = real ? real(n) : NULL;
+    struct ibv_device **list = NULL;
+
+    pthread_mutex_lock(&real_lock);
+    if (real) list = real(n);
+    pthread_mutex_unlock(&real_lock);
     if (!list) *n = 0; /* ENOSYS without kernel RDMA: none */
     return list;
 }

@@ -228,6 +228,7 @@ EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_eve
 
     if (!context_is_ours(context)) return REAL(ibv_get_async_event, "IBVERBS_1.1")(context, event);
     if (read(context->async_fd, &desc, sizeof desc) != sizeof desc) return -1;
+    function_consumed(rb_context(context)->f);
     event->event_type = desc.event_type;
     switch (desc.event_type) {
     case IBV_EVENT_CQ_ERR: event->element.cq = (void *)(uintptr_t)desc.element; break;
@@ -244,8 +245,10 @@ EXPORT int ibv_get_async_event(struct ibv_context *context, struct ibv_async_eve
     return 0;
 }
 
-static void acknowledge(pthread_mutex_t *mutex, pthread_cond_t *cond, uint32_t *completed)
+static void acknowledge(struct ibv_context *context, pthread_mutex_t *mutex, pthread_cond_t *cond,
+                        uint32_t *completed)
 {
+    if (context_is_ours(context)) function_consumed(rb_context(context)->f);
     pthread_mutex_lock(mutex);
     ++*completed;
     pthread_cond_signal(cond);
@@ -260,7 +263,9 @@ EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
     struct ibv_srq *srq = event->element.srq;
 
     switch (event->event_type) {
-    case IBV_EVENT_CQ_ERR: acknowledge(&cq->mutex, &cq->cond, &cq->async_events_completed); break;
+    case IBV_EVENT_CQ_ERR:
+        acknowledge(cq->context, &cq->mutex, &cq->cond, &cq->async_events_completed);
+        break;
     case IBV_EVENT_QP_FATAL:
     case IBV_EVENT_QP_REQ_ERR:
     case IBV_EVENT_QP_ACCESS_ERR:
@@ -269,11 +274,11 @@ EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
     case IBV_EVENT_PATH_MIG:
     case IBV_EVENT_PATH_MIG_ERR:
     case IBV_EVENT_QP_LAST_WQE_REACHED:
-        acknowledge(&qp->mutex, &qp->cond, &qp->events_completed);
+        acknowledge(qp->context, &qp->mutex, &qp->cond, &qp->events_completed);
         break;
     case IBV_EVENT_SRQ_ERR:
     case IBV_EVENT_SRQ_LIMIT_REACHED:
-        acknowledge(&srq->mutex, &srq->cond, &srq->events_completed);
+        acknowledge(srq->context, &srq->mutex, &srq->cond, &srq->events_completed);
         break;
     case IBV_EVENT_WQ_FATAL: REAL(ibv_ack_async_event, "IBVERBS_1.1")(event); break;
     default: break; /* of the port or device: nothing waits for it */

@@ -27,10 +27,11 @@ struct function {
     pthread_t worker;
     bool has_worker;
     _Atomic bool stop;
-    _Atomic bool dead;  /* in a forked child: the adapter stayed with the parent */
-    bool forked, quiet; /* process.c: since then each change counts; holds the lock */
-    int owner;          /* while dead: a pidfd of whoever has the adapter; -1: not to be had */
-    uint64_t epoch;     /* while dead: the page's, at the fork */
+    _Atomic bool dead;   /* in a forked child: the adapter stayed with the parent */
+    _Atomic bool forked; /* process.c: since then each change counts */
+    bool quiet;          /* while forking: holds the lock */
+    int owner;           /* while dead: a pidfd of whoever has the adapter; -1: not to be had */
+    uint64_t epoch;      /* while dead: the page's, at the fork */
     _Atomic uint64_t polled_ns; /* when an empty poll last drove */
     _Atomic uint32_t waiters;   /* threads that wait for the lock */
     _Atomic bool away;          /* the worker sleeps and does not watch the socket */
@@ -106,7 +107,17 @@ static inline bool function_is_dead(struct function *f)
 /* Holding the lock: the adapter changes, or may. Children's copies are behind from here on. */
 static inline void function_touch(struct function *f)
 {
-    if (__builtin_expect(f->forked, 0)) f->out->epoch++;
+    if (__builtin_expect(atomic_load_explicit(&f->forked, memory_order_relaxed), 0))
+        f->out->epoch++;
+}
+
+/* Without the lock: the program has taken a completion or an event, which children's copies still
+ * have. Before it looks at what it took. */
+void function_consumed_after_fork(struct function *f);
+static inline void function_consumed(struct function *f)
+{
+    if (__builtin_expect(atomic_load_explicit(&f->forked, memory_order_relaxed), 0))
+        function_consumed_after_fork(f);
 }
 
 /* 0, holding the lock; EIO without it where the function is dead. */

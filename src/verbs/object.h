@@ -22,6 +22,7 @@
 #include "hca/hca.h"
 #include <errno.h>
 #include <infiniband/verbs.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -151,9 +152,11 @@ struct rb_cq {
     struct list link;     /* in function->cqs */
     struct rb_pd *parent; /* the domain that it was made with, or NULL */
     struct pd_ring ring;
-    /* One consumer at a time. Taken before function->lock where both are held: a program posts
-     * between ibv_start_poll and ibv_end_poll. */
-    atomic_flag consuming;
+    /* One consumer at a time: which thread (thread_self), 0: none; and how often over. Taken before
+     * function->lock where both are held: a program posts between ibv_start_poll and ibv_end_poll,
+     * and may reset or destroy a QP there. */
+    _Atomic uintptr_t consumer;
+    uint32_t consumer_depth;
     uint32_t polls;
     _Atomic bool armed;    /* with a channel, and not fired yet */
     uint32_t unsent;       /* events that did not fit the channel's pipe */
@@ -190,6 +193,7 @@ struct rb_qp {
     uint32_t async_events;
     uint32_t late;           /* 1 << enum ibv_event_type: events that wait for room in the pipe */
     pthread_mutex_t staging; /* held from ibv_wr_start to ibv_wr_complete or _abort */
+    uintptr_t stager;        /* by which thread (thread_self); 0: none, or one that is about to */
     struct staged_wr *staged;
     uint32_t nstaged, staged_room;
     int staged_error;
@@ -276,6 +280,9 @@ static inline int verb_result(int error)
     if (__builtin_expect(error != 0, 0)) errno = error;
     return error;
 }
+
+/* The calling thread; the same in a child for the thread that forks. Never 0. */
+static inline uintptr_t thread_self(void) { return (uintptr_t)pthread_self(); }
 
 /* A pointer-returning verb's failure. `error` may be a negative errno or a positive one. */
 static inline void *fail_with(int error)

@@ -6,6 +6,8 @@
  * connections as they were. It cannot where the parent has changed anything after the fork, since
  * the child's copy has not seen it; the function's page, which all of them share, says so by its
  * epoch. One child inherits: the epoch moves on. */
+#include "verbs/process.h"
+#include "base/must.h"
 #include "verbs/function.h"
 #include <errno.h>
 #include <poll.h>
@@ -18,13 +20,28 @@
  * it holds it itself (from a signal handler) must not wait for ever. */
 #define QUIET_NS (200 * MS_NS)
 
-static struct list functions;
+static struct list functions = {&functions, &functions};
 static pthread_mutex_t functions_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* ---- fork -------------------------------------------------------------------------------- */
+/* ---- the library's other locks ------------------------------------------------------------- */
 
-static bool make_quiet(struct function *f)
+/* One for each file that has a list of its own. */
+#define GUARDS 8
+
+static struct guard {
+    pthread_mutex_t *lock;
+    void (*in_child)(void);
+    bool held;
+} guards[GUARDS];
+static size_t nguards;
+
+void process_guard(pthread_mutex_t *lock, void (*in_child)(void))
+{
+    must(nguards < GUARDS);
+    guards[nguards++] = (struct guard){.lock = lock, .in_child = in_child};
+}
+
+static bool take_soon(pthread_mutex_t *lock)
 {
     struct timespec until;
 
@@ -32,15 +49,20 @@ static bool make_quiet(struct function *f)
     uint64_t ns = (uint64_t)until.tv_nsec + QUIET_NS;
     until.tv_sec += (time_t)(ns / SEC_NS);
     until.tv_nsec = (long)(ns % SEC_NS);
-    return pthread_mutex_timedlock(&f->lock, &until) == 0;
+    return pthread_mutex_timedlock(lock, &until) == 0;
 }
+
+/* ---- fork -------------------------------------------------------------------------------- */
 
 static void before_fork(void)
 {
+    for (size_t i = 0; i < nguards; i++) guards[i].held = take_soon(guards[i].lock);
     pthread_mutex_lock(&functions_lock);
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
-        f->quiet = make_quiet(f);
+        f->quiet = take_soon(&f->lock);
+        /* Before there is a child: a thread that takes a completion must not miss it. */
+        f->forked = true;
         if (f->dead) continue;
         /* Not in the child, which may come to run when the parent is far ahead. */
         f->epoch = atomic_load(&f->out->epoch);
@@ -52,7 +74,6 @@ static void in_parent(void)
 {
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
-        f->forked = true;
         if (!f->dead && f->owner >= 0) {
             close(f->owner);
             f->owner = -1;
@@ -60,16 +81,48 @@ static void in_parent(void)
         if (f->quiet) pthread_mutex_unlock(&f->lock);
     }
     pthread_mutex_unlock(&functions_lock);
+    for (size_t i = nguards; i-- > 0;)
+        if (guards[i].held) pthread_mutex_unlock(guards[i].lock);
+}
+
+/* What other threads of the parent held: there is only the one that forked. What that one holds it
+ * lets go itself. The lists are whole only where the function was quiet. */
+static void forget_threads(struct function *f)
+{
+    const uintptr_t self = thread_self();
+
+    list_for_each (node, &f->cqs) {
+        struct rb_cq *cq = container_of(node, struct rb_cq, link);
+        pthread_mutex_init(&cq->ex.mutex, NULL);
+        if (atomic_load(&cq->consumer) == self) continue;
+        cq->consumer_depth = 0;
+        atomic_store(&cq->consumer, 0);
+    }
+    list_for_each (node, &f->qps) {
+        struct rb_qp *qp = container_of(node, struct rb_qp, link);
+        pthread_mutex_init(&qp->ex.qp_base.mutex, NULL);
+        if (qp->stager == self) continue;
+        qp->stager = 0;
+        pthread_mutex_init(&qp->staging, NULL);
+    }
+    pthread_mutex_init(&f->ctx->v.context.mutex, NULL);
+    list_for_each (node, &f->imports)
+        pthread_mutex_init(&container_of(node, struct rb_context, link)->v.context.mutex, NULL);
 }
 
 static void in_child(void)
 {
+    for (size_t i = 0; i < nguards; i++) {
+        pthread_mutex_init(guards[i].lock, NULL);
+        if (guards[i].in_child) guards[i].in_child();
+    }
     pthread_mutex_init(&functions_lock, NULL);
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
         pthread_mutex_init(&f->lock, NULL);
         f->has_worker = false;
         f->waiters = 0;
+        if (f->quiet) forget_threads(f);
         if (f->dead) continue; /* not the parent's either */
         atomic_store(&f->dead, true);
     }
@@ -99,8 +152,15 @@ static bool take_over(struct function *f)
     close(f->doorbell);
     f->doorbell = doorbell;
     f->away = false;
-    f->forked = true; /* sisters must see that we have moved on */
     return worker_start(f) == 0;
+}
+
+void function_consumed_after_fork(struct function *f)
+{
+    if (function_is_dead(f)) return;
+    pthread_mutex_lock(&f->lock); /* the page goes when there is a new rbondd */
+    function_touch(f);
+    pthread_mutex_unlock(&f->lock);
 }
 
 static bool inherit(struct function *f)
@@ -133,15 +193,13 @@ bool function_inherit(struct function *f)
 
 /* ---- which there are --------------------------------------------------------------------- */
 
-static void begin(void)
+__attribute__((constructor)) static void begin(void)
 {
-    list_init(&functions);
     pthread_atfork(before_fork, in_parent, in_child);
 }
 
 void process_add(struct function *f)
 {
-    pthread_once(&once, begin);
     pthread_mutex_lock(&functions_lock);
     list_add_tail(&functions, &f->link);
     pthread_mutex_unlock(&functions_lock);
@@ -160,7 +218,7 @@ void process_remove(struct function *f)
  * A lock that is taken belongs to a thread that drives. */
 __attribute__((destructor)) static void send_what_is_held(void)
 {
-    if (!functions.next || pthread_mutex_trylock(&functions_lock) != 0) return;
+    if (pthread_mutex_trylock(&functions_lock) != 0) return;
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
         if (f->dead || pthread_mutex_trylock(&f->lock) != 0) continue;

@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "ctl/client.h"
 #include "ctl/ucma.h"
+#include "verbs/process.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -35,6 +36,17 @@ struct channel {
 static _Atomic(struct channel *) by_fd[MAX_FD];
 /* Guards the step from by_fd to a reference. Taken only for descriptors found in by_fd. */
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Another thread's call was under way: the parent's. */
+static void free_channels(void)
+{
+    for (size_t fd = 0; fd < MAX_FD; fd++) {
+        struct channel *ch = atomic_load_explicit(&by_fd[fd], memory_order_relaxed);
+        if (ch) pthread_mutex_init(&ch->lock, NULL);
+    }
+}
+
+__attribute__((constructor)) static void guard(void) { process_guard(&table_lock, free_channels); }
 
 static int real_fstat(int fd, struct stat *st) { return (int)syscall(SYS_fstat, fd, st); }
 

@@ -84,11 +84,18 @@ static void wr_start(struct ibv_qp_ex *ex)
 {
     struct rb_qp *qp = of(ex);
     pthread_mutex_lock(&qp->staging);
+    qp->stager = thread_self();
     qp->nstaged = 0;
     qp->staged_error = 0;
 }
 
-static void wr_abort(struct ibv_qp_ex *ex) { pthread_mutex_unlock(&of(ex)->staging); }
+static void end_staging(struct rb_qp *qp)
+{
+    qp->stager = 0;
+    pthread_mutex_unlock(&qp->staging);
+}
+
+static void wr_abort(struct ibv_qp_ex *ex) { end_staging(of(ex)); }
 
 /* All or none: room for all is made sure of first, and what else could fail fails for the first
  * request already (the state) or was noted while staging (opcode, SGE count, inline data). */
@@ -115,7 +122,7 @@ static int wr_complete(struct ibv_qp_ex *ex)
     int rc = qp->staged_error;
 
     if (rc == 0 && qp->nstaged) rc = post_all(qp);
-    pthread_mutex_unlock(&qp->staging);
+    end_staging(qp);
     return verb_result(rc);
 }
 

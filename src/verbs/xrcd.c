@@ -6,6 +6,7 @@
  * EOPNOTSUPP. rbondd knows who has which. */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/process.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@ struct domain {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list domains = {&domains, &domains};
 static uint32_t last_number;
+
+__attribute__((constructor)) static void guard(void) { process_guard(&lock, NULL); }
 
 uint32_t xrcd_number(const struct rb_xrcd *xrcd) { return xrcd->domain->number; }
 

@@ -234,6 +234,38 @@ static void reads_every_field(void **state)
     close_end(&b);
 }
 
+/* Between ibv_start_poll and ibv_end_poll: what would wait for the thread itself is refused, what
+ * touches the CQ's entries besides goes through. */
+static void does_not_wait_for_itself(void **state)
+{
+    struct end a, b;
+    struct ibv_poll_cq_attr none = {0};
+    struct ibv_wc wc;
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RESET};
+    (void)state;
+
+    open_pair(&a, &b);
+    alarm(WAIT_MS / 1000);
+    for (int i = 0; i < 2; i++) assert_int_equal(post(&a, &b, IBV_WR_RDMA_WRITE, 64), 0);
+    while (ibv_start_poll(a.cq, &none)) continue;
+    assert_int_equal(ibv_start_poll(a.cq, &none), EBUSY);
+    assert_int_equal(ibv_destroy_cq(plain(&a)), EBUSY);
+    assert_int_equal(errno, EBUSY);
+    assert_int_equal(ibv_resize_cq(plain(&a), 512), 0);
+    while (ibv_poll_cq(plain(&a), 1, &wc) == 0) continue;
+    assert_int_equal(wc.status, IBV_WC_SUCCESS);
+    assert_int_equal(ibv_modify_qp(a.qp, &attr, IBV_QP_STATE), 0);
+    assert_int_equal(ibv_destroy_qp(a.qp), 0);
+    a.qp = NULL;
+    assert_int_equal(ibv_next_poll(a.cq), ENOENT);
+    assert_int_equal(ibv_wc_read_opcode(a.cq), IBV_WC_RDMA_WRITE);
+    ibv_end_poll(a.cq);
+    assert_int_equal(ibv_start_poll(a.cq, &none), ENOENT);
+    alarm(0);
+    close_end(&a);
+    close_end(&b);
+}
+
 static void refuses_what_it_cannot_tell(void **state)
 {
     static const uint64_t refused[] = {IBV_WC_EX_WITH_CVLAN, IBV_WC_EX_WITH_FLOW_TAG,
@@ -318,4 +350,5 @@ static void tells_of_an_overrun(void **state)
 
 EDGE_MAIN(cmocka_unit_test(holds_events_back), cmocka_unit_test(resizes_under_load),
           cmocka_unit_test(posts_while_it_polls), cmocka_unit_test(reads_every_field),
-          cmocka_unit_test(refuses_what_it_cannot_tell), cmocka_unit_test(tells_of_an_overrun))
+          cmocka_unit_test(does_not_wait_for_itself), cmocka_unit_test(refuses_what_it_cannot_tell),
+          cmocka_unit_test(tells_of_an_overrun))

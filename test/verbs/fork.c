@@ -1,5 +1,9 @@
 /* A program that forks. */
 #include "end.h"
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,7 +116,7 @@ static void opens_the_device_in_the_child(void **state)
 
 /* ---- a daemon ---------------------------------------------------------------------------- */
 
-enum { QUIETLY, BUSILY, TWICE };
+enum { QUIETLY, BUSILY, TWICE, IN_A_POLL, IN_A_POST, POLLING_LATER, HEARING_LATER };
 
 /* In the daemon: waits for its first process to end, then uses what that one made. */
 static int in_daemon(struct end *a, struct end *b, int first)
@@ -126,6 +130,71 @@ static int in_daemon(struct end *a, struct end *b, int first)
     return 0;
 }
 
+static atomic_int held;
+
+/* Another thread of the first process is the CQ's consumer while it forks ... */
+static void *poll_for_ever(void *arg)
+{
+    struct end *a = arg;
+    struct ibv_poll_cq_attr attr = {0};
+
+    while (ibv_start_poll(a->cq, &attr)) sched_yield();
+    held = 1;
+    for (;;) pause();
+    return NULL;
+}
+
+/* ... or stages a request. */
+static void *post_for_ever(void *arg)
+{
+    ibv_wr_start(ibv_qp_to_qp_ex(((struct end *)arg)->qp));
+    held = 1;
+    for (;;) pause();
+    return NULL;
+}
+
+static void have_thread(struct end *a, struct end *b, int how)
+{
+    pthread_t thread;
+
+    if (how != IN_A_POLL && how != IN_A_POST) return;
+    if (how == IN_A_POLL && post(a, b, IBV_WR_RDMA_WRITE, 64)) _exit(1);
+    if (pthread_create(&thread, NULL, how == IN_A_POLL ? poll_for_ever : post_for_ever, a))
+        _exit(1);
+    while (!held) sched_yield();
+}
+
+/* A completion that waits in the CQ, with its event in the channel. */
+static void have_completion(struct end *a, struct end *b, int how)
+{
+    struct pollfd pfd = {.fd = a->channel->fd, .events = POLLIN};
+
+    if (how != POLLING_LATER && how != HEARING_LATER) return;
+    if (ibv_req_notify_cq(ibv_cq_ex_to_cq(a->cq), 0) || post(a, b, IBV_WR_RDMA_WRITE, 64) ||
+        poll(&pfd, 1, WAIT_MS) != 1)
+        _exit(1);
+}
+
+static void take_completion(struct end *a, int how)
+{
+    struct ibv_cq *cq;
+    struct ibv_wc wc;
+    void *of;
+
+    if (how == POLLING_LATER && ibv_poll_cq(ibv_cq_ex_to_cq(a->cq), 1, &wc) != 1) _exit(1);
+    if (how == HEARING_LATER && ibv_get_cq_event(a->channel, &cq, &of)) _exit(1);
+}
+
+static int post_by_stages(struct end *a)
+{
+    struct ibv_qp_ex *ex = ibv_qp_to_qp_ex(a->qp);
+
+    ibv_wr_start(ex);
+    ibv_wr_send(ex);
+    ibv_wr_abort(ex);
+    return 0;
+}
+
 /* The first process of a program that becomes a daemon; what its daemon's work came to goes to
  * `result`. */
 static void become_daemon(int how, int result)
@@ -135,14 +204,19 @@ static void become_daemon(int how, int result)
     open_pair(&a, &b);
     int first = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (exchange(&a, &b) || first < 0) _exit(1);
+    have_thread(&a, &b, how);
+    have_completion(&a, &b, how);
     pid_t pid = fork();
     if (pid == 0) {
+        alarm(WAIT_MS / 1000); /* one that waits for a thread of the first process */
         if (how == TWICE && fork()) _exit(0);
+        if (how == IN_A_POST) post_by_stages(&a);
         uint8_t rc = (uint8_t)in_daemon(&a, &b, first);
         if (write(result, &rc, 1) != 1) _exit(1);
         _exit(0);
     }
     if (how == BUSILY) exchange(&a, &b);
+    take_completion(&a, how);
     _exit(0);
 }
 
@@ -174,9 +248,96 @@ static void child_cannot_inherit_what_went_on(void **state)
     assert_int_equal(daemon_result(BUSILY), 10);
 }
 
+/* ---- with other threads ------------------------------------------------------------------ */
+
+static void daemon_of_a_polling_thread_inherits(void **state)
+{
+    assert_int_equal(daemon_result(IN_A_POLL), 0);
+}
+
+static void daemon_of_a_posting_thread_inherits(void **state)
+{
+    assert_int_equal(daemon_result(IN_A_POST), 0);
+}
+
+static void child_cannot_inherit_what_was_polled(void **state)
+{
+    assert_int_equal(daemon_result(POLLING_LATER), 10);
+}
+
+static void child_cannot_inherit_what_was_heard(void **state)
+{
+    assert_int_equal(daemon_result(HEARING_LATER), 10);
+}
+
+static int use_lists(struct ibv_context *c)
+{
+    struct ibv_xrcd_init_attr init = {.comp_mask =
+                                          IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
+                                      .fd = -1,
+                                      .oflags = O_CREAT};
+    int n;
+    struct ibv_device **list = ibv_get_device_list(&n);
+
+    ibv_free_device_list(list);
+    if (!(c = ibv_open_device(c->device))) return 1;
+    struct ibv_xrcd *xrcd = ibv_open_xrcd(c, &init);
+    return !xrcd || ibv_close_xrcd(xrcd) || ibv_close_device(c);
+}
+
+/* Opens a domain of a file, for which rbondd is asked; and contexts. */
+static void *open_for_ever(void *arg)
+{
+    struct ibv_context *c = arg;
+    struct ibv_xrcd_init_attr init = {.comp_mask =
+                                          IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
+                                      .fd = open("/proc/self/exe", O_RDONLY),
+                                      .oflags = O_CREAT};
+
+    while (held) {
+        struct ibv_xrcd *xrcd = ibv_open_xrcd(c, &init);
+        if (xrcd) ibv_close_xrcd(xrcd);
+        struct ibv_context *more = ibv_import_device(dup(c->cmd_fd));
+        if (more) ibv_close_device(more);
+        int n;
+        ibv_free_device_list(ibv_get_device_list(&n));
+    }
+    close(init.fd);
+    return NULL;
+}
+
+/* Children have to themselves what a thread of the parent was in the midst of. */
+static void child_opens_what_a_thread_was_opening(void **state)
+{
+    struct ibv_context *c = ibv_open_device(device);
+    pthread_t thread;
+    int status;
+
+    held = 1;
+    assert_int_equal(pthread_create(&thread, NULL, open_for_ever, c), 0);
+    for (int i = 0; i < 60; i++) {
+        usleep(500);
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(WAIT_MS / 1000);
+            _exit(use_lists(c));
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+    }
+    held = 0;
+    pthread_join(thread, NULL);
+    assert_int_equal(ibv_close_device(c), 0);
+}
+
 EDGE_MAIN(cmocka_unit_test(leaves_the_adapter_to_the_parent),
           cmocka_unit_test(closes_nothing_of_the_programs),
           cmocka_unit_test(goes_on_while_children_come_and_go),
           cmocka_unit_test(opens_the_device_in_the_child), cmocka_unit_test(daemon_inherits),
           cmocka_unit_test(daemon_that_forks_twice_inherits),
-          cmocka_unit_test(child_cannot_inherit_what_went_on))
+          cmocka_unit_test(child_cannot_inherit_what_went_on),
+          cmocka_unit_test(daemon_of_a_polling_thread_inherits),
+          cmocka_unit_test(daemon_of_a_posting_thread_inherits),
+          cmocka_unit_test(child_cannot_inherit_what_was_polled),
+          cmocka_unit_test(child_cannot_inherit_what_was_heard),
+          cmocka_unit_test(child_opens_what_a_thread_was_opening))
