@@ -178,11 +178,22 @@ static int receive(struct ctl_client *c, struct ctl_hdr *hdr, struct ctl_reply *
 }
 
 static int send_request(struct ctl_client *c, const struct ctl_hdr *hdr, const void *body,
-                        size_t len)
+                        size_t len, int fd)
 {
+    union {
+        struct cmsghdr cm;
+        char room[CMSG_SPACE(sizeof fd)];
+    } control = {
+        .cm = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)}};
     struct iovec iov[2] = {{(void *)hdr, sizeof *hdr}, {(void *)body, len}};
     struct msghdr mh = {.msg_iov = iov, .msg_iovlen = len ? 2 : 1};
     ssize_t n;
+
+    if (fd >= 0) {
+        memcpy(CMSG_DATA(&control.cm), &fd, sizeof fd);
+        mh.msg_control = &control;
+        mh.msg_controllen = sizeof control;
+    }
 
     do n = sendmsg(c->fd, &mh, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
@@ -282,6 +293,12 @@ static int gather(struct ctl_client *c, enum ctl_type type, size_t record_size,
 int ctl_call(struct ctl_client *client, enum ctl_type type, const void *body, size_t len,
              size_t record_size, struct ctl_reply *reply)
 {
+    return ctl_call_with(client, type, body, len, -1, record_size, reply);
+}
+
+int ctl_call_with(struct ctl_client *client, enum ctl_type type, const void *body, size_t len,
+                  int fd, size_t record_size, struct ctl_reply *reply)
+{
     memset(reply, 0, sizeof *reply);
     for (size_t i = 0; i < CTL_MAX_FDS; i++) reply->fds[i] = -1;
     must(len <= CTL_MAX_MSG - sizeof(struct ctl_hdr));
@@ -291,7 +308,7 @@ int ctl_call(struct ctl_client *client, enum ctl_type type, const void *body, si
                           .seq = ++client->seq,
                           .count = len ? 1 : 0};
 
-    int rc = send_request(client, &hdr, body, len);
+    int rc = send_request(client, &hdr, body, len, fd);
     if (rc == 0) rc = gather(client, type, record_size, reply);
     if (rc < 0 && !reply->error[0]) {
         const char *why = rc == -ECONNRESET  ? "rbondd has gone"

@@ -35,6 +35,9 @@ void ctl_close(struct ctl_client *client);
  * errno with reply->error set; the reply is to be freed in either case. */
 int ctl_call(struct ctl_client *client, enum ctl_type type, const void *body, size_t len,
              size_t record_size, struct ctl_reply *reply);
+/* The same, passing a descriptor, which stays the caller's. */
+int ctl_call_with(struct ctl_client *client, enum ctl_type type, const void *body, size_t len, int fd,
+                  size_t record_size, struct ctl_reply *reply);
 /* Frees the records and closes descriptors still in `fds` (set taken ones to -1). */
 void ctl_reply_free(struct ctl_reply *reply);
 

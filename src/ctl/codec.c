@@ -54,7 +54,7 @@ static int check_xrcd(const void *body)
 {
     struct ctl_xrcd xrcd;
     memcpy(&xrcd, body, sizeof xrcd);
-    return ctl_string_ok(xrcd.device, sizeof xrcd.device) ? 0 : -EINVAL;
+    return xrcd.flags & ~CTL_XRCD_CREATE ? -EINVAL : 0;
 }
 
 /* One row per request: its name, its body. CTL_ANY_LEN: the consumer checks (ctl/ucma.h). */

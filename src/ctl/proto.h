@@ -36,7 +36,7 @@ enum ctl_type {
     CTL_GID_LIST,         /* -> ctl_gid[]: slots that hold one */
     CTL_RECLAIM,          /* ctl_reclaim -> as CTL_OPEN; see there */
     CTL_CM_ID_LIST,       /* -> ctl_cm_id[]: ids of the RDMA connection manager */
-    CTL_XRCD,             /* ctl_xrcd: the connection's, until it ends; -EBUSY: another's */
+    CTL_XRCD,             /* ctl_xrcd + fd: see there */
     /* unsolicited, to owners of a function and to monitors */
     CTL_EVENT = 64,       /* ctl_event */
 };
@@ -179,11 +179,13 @@ struct ctl_cm_id {
 };
 static_assert(sizeof(struct ctl_cm_id) == 112, "ctl_cm_id");
 
-/* An XRC domain that is made of a file: one context has it at a time. */
+/* A function takes part in the XRC domain of the file whose descriptor comes along, until the
+ * connection ends. One function has a domain at a time: -EBUSY: another has; -ENOENT: nobody has, and
+ * it is not to be made; -EPERM: the function is another user's. */
 struct ctl_xrcd {
-    char device[CTL_NAME_LEN];
-    uint64_t dev, ino; /* the file's, as stat(2) has them */
+    uint32_t function, flags;
 };
+#define CTL_XRCD_CREATE 1u
 
 /* One counter of a device or of one member (member "": the device). */
 struct ctl_stat {

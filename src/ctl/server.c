@@ -3,6 +3,7 @@
 #include "base/must.h"
 #include "ctl/client.h"
 #include "ctl/codec.h"
+#include "ctl/discard.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -32,6 +33,7 @@ struct ctl_conn {
     struct ctl_server *server;
     uv_poll_t poll;
     int fd;
+    int passed; /* what came with the request being handled; -1: nothing */
     bool dying; /* shut down: the loop's next turn ends it */
     void *data;
     struct ucred peer;
@@ -253,6 +255,30 @@ void ctl_send_event(struct ctl_conn *conn, const struct ctl_event *event)
 
 /* ---- receiving --------------------------------------------------------------------------- */
 
+/* One message into the inbox, with the one descriptor that may come along; further ones the kernel
+ * drops. */
+static ssize_t receive(struct ctl_conn *conn, bool *truncated)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {inbox, sizeof inbox};
+    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (ctl_discard_has_room()) {
+        mh.msg_control = &control;
+        mh.msg_controllen = CMSG_LEN(sizeof(int)); /* with the padding there were room for two */
+    }
+    ssize_t n = recvmsg(conn->fd, &mh, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0) return -errno;
+    const struct cmsghdr *cm = CMSG_FIRSTHDR(&mh);
+    if (cm && cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS)
+        memcpy(&conn->passed, CMSG_DATA(cm), sizeof conn->passed);
+    *truncated = mh.msg_flags & MSG_TRUNC;
+    return n;
+}
+
 static void take_request(struct ctl_conn *conn, size_t n)
 {
     struct ctl_hdr hdr;
@@ -292,15 +318,14 @@ static void conn_ready(uv_poll_t *poll, int status, int events)
             flush_queue(conn);
         return;
     }
-    /* One a turn: clients await the reply before they ask again. */
-    struct iovec iov = {inbox, sizeof inbox};
-    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1}; /* descriptors are not taken */
-    ssize_t n = recvmsg(conn->fd, &mh, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (n <= 0 || (mh.msg_flags & MSG_TRUNC))
+    bool truncated = false;
+    ssize_t n = receive(conn, &truncated); /* one a turn: clients await the reply */
+    if (n == -EAGAIN || n == -EINTR) return;
+    if (n <= 0 || truncated)
         conn_end(conn);
     else
         take_request(conn, (size_t)n);
+    ctl_discard(ctl_conn_take_fd(conn)); /* the handler did not want it */
 }
 
 /* ---- connections ------------------------------------------------------------------------- */
@@ -318,6 +343,7 @@ static void conn_new(struct ctl_server *server, int fd)
     }
     conn->server = server;
     conn->fd = fd;
+    conn->passed = -1;
     list_init(&conn->queue);
     list_add_tail(&server->conns, &conn->node);
     server->nconns++;
@@ -399,3 +425,11 @@ void *ctl_conn_data(const struct ctl_conn *conn) { return conn->data; }
 void ctl_conn_set_data(struct ctl_conn *conn, void *data) { conn->data = data; }
 pid_t ctl_conn_pid(const struct ctl_conn *conn) { return conn->peer.pid; }
 uid_t ctl_conn_uid(const struct ctl_conn *conn) { return conn->peer.uid; }
+
+int ctl_conn_take_fd(struct ctl_conn *conn)
+{
+    int fd = conn->passed;
+
+    conn->passed = -1;
+    return fd;
+}

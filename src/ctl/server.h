@@ -64,5 +64,9 @@ void *ctl_conn_data(const struct ctl_conn *conn);
 void ctl_conn_set_data(struct ctl_conn *conn, void *data);
 pid_t ctl_conn_pid(const struct ctl_conn *conn);
 uid_t ctl_conn_uid(const struct ctl_conn *conn);
+/* From within ops->request: the descriptor that came with it, the caller's from now on, to be given
+ * back by ctl_discard; -1: none. It is hostile like all else: whatever may wait for whoever serves its
+ * file (fstat, close) would hold up the loop. */
+int ctl_conn_take_fd(struct ctl_conn *conn);
 
 #endif

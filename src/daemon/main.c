@@ -279,6 +279,7 @@ static int start(struct daemon *d)
     if (rc < 0) return rc;
     d->service.registry = &d->registry;
     d->service.functions = &d->functions;
+    xrc_init(&d->service.xrc);
     rc = owners_open(&d->service.owners, d->listener.path);
     if (rc < 0)
         log_warning("cannot keep whose functions are whose: %s.owners: %s", d->listener.path,

@@ -21,8 +21,7 @@ struct client {
         uint8_t body[64];
         size_t len;
     } waiting;
-    bool has_xrcd;
-    struct ctl_xrcd xrcd;
+    struct xrc_claim *xrc;
 };
 static_assert(sizeof(struct ctl_reclaim) <= sizeof((struct waiting *)0)->body, "it has room");
 
@@ -278,29 +277,13 @@ static void cm_command(const struct call *c)
         ctl_send_reply(c->conn, c->hdr, out, (size_t)n, 1, NULL, 0);
 }
 
-static bool same_xrcd(const struct ctl_xrcd *a, const struct ctl_xrcd *b)
+static void xrcd(const struct call *c)
 {
-    return a->dev == b->dev && a->ino == b->ino && strcmp(a->device, b->device) == 0;
-}
-
-static void xrcd_claim(const struct call *c)
-{
-    struct ctl_server *server = c->s->server;
-
-    if (c->client->has_xrcd) {
+    if (c->client->xrc)
         ctl_send_error(c->conn, c->hdr, -EINVAL, "this connection has an XRC domain already");
-        return;
-    }
-    memcpy(&c->client->xrcd, c->body, sizeof c->client->xrcd);
-    for (struct ctl_conn *o = ctl_conn_next(server, NULL); o; o = ctl_conn_next(server, o)) {
-        const struct client *other = ctl_conn_data(o);
-        if (!other || !other->has_xrcd || !same_xrcd(&other->xrcd, &c->client->xrcd)) continue;
-        ctl_send_error(c->conn, c->hdr, -EBUSY, "process %d has the XRC domain of this file",
-                       (int)ctl_conn_pid(o));
-        return;
-    }
-    c->client->has_xrcd = true;
-    done(c);
+    else
+        c->client->xrc = xrc_claim(&c->s->xrc, c->s->functions, c->conn, c->hdr, c->body,
+                                   ctl_conn_take_fd(c->conn));
 }
 
 static void (*const handlers[])(const struct call *) = {
@@ -309,7 +292,7 @@ static void (*const handlers[])(const struct call *) = {
     [CTL_BOND_LIST] = list,    [CTL_LINK_LIST] = list,    [CTL_FUNCTION_LIST] = list,
     [CTL_QP_LIST] = list,      [CTL_STAT] = list,         [CTL_MONITOR] = monitor,
     [CTL_CM_OPEN] = cm_open,   [CTL_CM_CMD] = cm_command, [CTL_GID_LIST] = list,
-    [CTL_RECLAIM] = reclaim,   [CTL_CM_ID_LIST] = list,   [CTL_XRCD] = xrcd_claim,
+    [CTL_RECLAIM] = reclaim,   [CTL_CM_ID_LIST] = list,   [CTL_XRCD] = xrcd,
 };
 
 /* ---- connections ------------------------------------------------------------------------- */
@@ -392,9 +375,11 @@ static void on_gone(void *ctx, struct ctl_conn *conn)
     if (!client) return;
     ctl_conn_set_data(conn, NULL);
     if (client->channel) cmbroker_close(client->channel);
+    if (client->xrc) xrc_release(client->xrc);
     list_for_each_safe (node, tmp, &client->functions) {
         struct function *fn = container_of(node, struct function, node);
         struct function gone = *fn;
+        xrc_function_gone(&s->xrc, fn->number);
         functions_close(s->functions, fn, clock_now());
         function_event(s, &gone, CTL_EV_FUNCTION_DEL);
     }

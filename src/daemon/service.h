@@ -9,6 +9,7 @@
 #include "daemon/owners.h"
 #include "daemon/registry.h"
 #include "daemon/tree.h"
+#include "daemon/xrc.h"
 
 struct service {
     struct registry *registry;
@@ -16,6 +17,7 @@ struct service {
     struct cmbroker *broker; /* NULL: no connection manager */
     struct tree *tree;       /* NULL: none yet */
     struct owners owners;
+    struct xrc xrc;
     struct ctl_server *server;
 };
 

@@ -19,7 +19,7 @@ struct domain {
     bool has_file;
     dev_t dev;
     ino_t ino;
-    struct ctl_client *claim; /* a file's: rbondd has noted it down while this connection lasts */
+    struct ctl_client *claim; /* a file's: rbondd counts us in while this connection lasts */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -59,16 +59,16 @@ static struct domain *domain_new(const struct function *f, struct ctl_client *cl
     return d;
 }
 
-/* 0, EBUSY where another function has it, or what kept us from asking. */
-static int claim_file(const struct function *f, const struct stat *file, struct ctl_client **out)
+/* 0, EBUSY where another function has it, ENOENT where there is none and none is to be made, or
+ * what kept us from asking. */
+static int claim_file(const struct function *f, int fd, bool create, struct ctl_client **out)
 {
-    struct ctl_xrcd xrcd = {.dev = file->st_dev, .ino = file->st_ino};
+    struct ctl_xrcd xrcd = {.function = f->opened.function, .flags = create ? CTL_XRCD_CREATE : 0};
     struct ctl_reply reply;
 
     int rc = ctl_connect(out, NULL);
     if (rc) return -rc;
-    memcpy(xrcd.device, f->opened.dev.name, sizeof xrcd.device);
-    rc = -ctl_call(*out, CTL_XRCD, &xrcd, sizeof xrcd, 0, &reply);
+    rc = -ctl_call_with(*out, CTL_XRCD, &xrcd, sizeof xrcd, fd, 0, &reply);
     ctl_reply_free(&reply);
     if (rc) ctl_close(*out);
     return rc;
@@ -83,13 +83,14 @@ static int open_file(int fd, int oflag, const struct function *f, struct domain 
     if (fstat(fd, &file) != 0) return EBADF;
     *out = known(&file, f);
     if (*out) return exclusive ? EINVAL : 0;
-    int rc = claim_file(f, &file, &claim);
+    int rc = claim_file(f, fd, oflag & O_CREAT, &claim);
     if (rc == EBUSY) return exclusive ? EINVAL : EOPNOTSUPP;
+    if (rc == ENOENT) return EAGAIN;
     if (rc) return rc;
-    if (oflag & O_CREAT) *out = domain_new(f, claim, &file);
+    *out = domain_new(f, claim, &file);
     if (*out) return 0;
     ctl_close(claim);
-    return oflag & O_CREAT ? ENOMEM : EAGAIN;
+    return ENOMEM;
 }
 
 /* The manual page says when it fails, not how: EINVAL and EAGAIN are the kernel's. */

@@ -257,6 +257,26 @@ static void test_fds_and_errors(void **state)
     ctl_close(c);
 }
 
+/* A descriptor that no handler wants is closed. */
+static void test_unwanted_fd(void **state)
+{
+    struct world *w = *state;
+    struct ctl_client *c;
+    struct ctl_reply reply;
+    int fds[2];
+    char byte;
+
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(ctl_connect(&c, w->path), 0);
+    assert_int_equal(ctl_call_with(c, CTL_HELLO, NULL, 0, fds[1], sizeof(struct ctl_hello), &reply),
+                     0);
+    ctl_reply_free(&reply);
+    close(fds[1]);
+    assert_int_equal(read(fds[0], &byte, 1), 0); /* waits until the last writer has gone */
+    close(fds[0]);
+    ctl_close(c);
+}
+
 /* A client that never reads is dropped and gone() is told; the others live on. */
 static void test_slow_reader(void **state)
 {
@@ -355,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_dead_writer),
         cmocka_unit_test_setup_teardown(test_list_and_events, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fds_and_errors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unwanted_fd, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
         cmocka_unit_test_setup_teardown(test_listen_twice, setup, teardown),

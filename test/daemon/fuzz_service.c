@@ -46,6 +46,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         ctl_server_new(&service.server, &loop, &listener, &service_ops, &service) != 0)
         abort();
     atexit(remove_socket);
+    xrc_init(&service.xrc);
     add_link(1, "lo", ARPHRD_LOOPBACK);
     add_link(2, "a", ARPHRD_ETHER);
     add_link(3, "b", ARPHRD_ETHER);

@@ -149,6 +149,10 @@ static void domains(void **state)
     assert_int_equal(errno, EINVAL);
     assert_null(open_domain(tgt.context, 12345, O_CREAT));
     assert_int_equal(errno, EBADF);
+    int seen = open("/proc/self/exe", O_PATH); /* finding a file is not opening it */
+    assert_null(open_domain(tgt.context, seen, O_CREAT));
+    assert_int_equal(errno, EBADF);
+    close(seen);
     assert_null(open_domain(tgt.context, -1, 0));
     assert_int_equal(errno, EINVAL);
     struct ibv_xrcd *again = open_domain(tgt.context, fd, 0);
