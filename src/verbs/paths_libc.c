@@ -105,9 +105,6 @@ int __open64_2(const char *path, int flags);
 int __openat_2(int at, const char *path, int flags);
 int __openat64_2(int at, const char *path, int flags);
 
-LED(int, __openat_2, (int at, const char *path, int flags), at, -1, at, P, flags)
-LED(int, __openat64_2, (int at, const char *path, int flags), at, -1, at, P, flags)
-
 /* The mode is there only where a file may be made: then the path is not led. To write, only device
  * nodes are opened. */
 #define LED_OPEN(name, parameters, at, ...)                                                        \
@@ -140,6 +137,8 @@ LED_OPEN(openat64, (int at, const char *path, int flags, ...), at, at, P, flags)
 
 HOOK int __open_2(const char *path, int flags) { return open(path, flags); }
 HOOK int __open64_2(const char *path, int flags) { return open64(path, flags); }
+HOOK int __openat_2(int at, const char *path, int flags) { return openat(at, path, flags); }
+HOOK int __openat64_2(int at, const char *path, int flags) { return openat64(at, path, flags); }
 
 /* ---- listing ----------------------------------------------------------------------------- */
 

@@ -175,6 +175,8 @@ static void makes_them_as_large_as_it_says(void **state)
     assert_int_equal(ibv_close_device(c), 0);
 }
 
+int __openat_2(int at, const char *path, int flags);
+
 /* rbondd's tree, which stands for it, is everybody's. */
 static void sysfs_is_not_written(void **state)
 {
@@ -189,6 +191,11 @@ static void sysfs_is_not_written(void **state)
     assert_null(fopen(path, "w"));
     assert_int_equal(open(path, O_WRONLY), -1);
     assert_int_equal(errno, ENOENT);
+    assert_int_equal(__openat_2(AT_FDCWD, path, O_WRONLY), -1); /* built with _FORTIFY_SOURCE */
+    assert_int_equal(errno, ENOENT);
+    int fd = __openat_2(AT_FDCWD, path, O_RDONLY);
+    assert_true(fd >= 0);
+    close(fd);
     assert_null(fopen("/sys/class/infiniband/rb_va/nothing", "w"));
 }
 
