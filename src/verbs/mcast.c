@@ -61,7 +61,10 @@ static int join(struct function *f, const struct gid *group, uint32_t ifindex)
     return rc;
 }
 
-/* Joins on every member. 0 where one of them has it, else the negative errno of the last. */
+/* Joins on every member. 0 where one of them has it, else the negative errno of the last; -ENOMEM
+ * where there are more members than the socket may join (net.ipv4.igmp_max_memberships): a group on
+ * some members only would be lost with them. What was joined stays so, for mcast_follow to leave.
+ */
 static int join_members(struct function *f, const struct gid *group)
 {
     int rc = -ENETDOWN;
@@ -69,6 +72,7 @@ static int join_members(struct function *f, const struct gid *group)
     for (uint8_t m = 0; m < f->state.steering.nmembers; m++) {
         if (f->state.member_ifindex[m] == 0) continue;
         rc = join(f, group, f->state.member_ifindex[m]);
+        if (rc == -ENOBUFS || rc == -ENOMEM) return -ENOMEM;
         any = any || rc == 0;
     }
     return any ? 0 : rc;
@@ -105,8 +109,10 @@ static int attach(struct rb_qp *qp, const union ibv_gid *gid)
     rc = -hca_mcast_attach(f->hca, qp->hca, &group);
     if (rc == 0 && first) {
         rc = -join_members(f, &group);
-        if (rc == ENOBUFS) rc = ENOMEM; /* net.ipv4.igmp_max_memberships */
-        if (rc) hca_mcast_detach(f->hca, qp->hca, &group);
+        if (rc) {
+            hca_mcast_detach(f->hca, qp->hca, &group);
+            mcast_follow(f);
+        }
     }
     function_unlock(f);
     return rc;
