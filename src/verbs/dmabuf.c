@@ -5,17 +5,27 @@
 #include "verbs/mr.h"
 #include "verbs/real.h"
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DMABUF_ACCESS                                                                              \
     ((unsigned)(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |        \
                 IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_OPTIONAL_RANGE))
 
+/* A dma-buf tells its size by lseek, and has no position that this could move; a file's position is
+ * the program's. Negative: it has no size. */
+static off_t size_of(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0) return -1;
+    return S_ISREG(st.st_mode) ? st.st_size : lseek(fd, 0, SEEK_END);
+}
+
 /* 0, or an errno: the buffer has [offset, offset + length), as beyond its end is SIGBUS. */
 static int check_range(int fd, uint64_t offset, size_t length)
 {
     uint64_t end;
-    off_t size = lseek(fd, 0, SEEK_END);
+    off_t size = size_of(fd);
     if (size < 0) return errno == EBADF ? EBADF : EINVAL;
     if (length == 0 || __builtin_add_overflow(offset, length, &end)) return EINVAL;
     return end <= (uint64_t)size ? 0 : EINVAL;

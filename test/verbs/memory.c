@@ -356,6 +356,9 @@ static void dmabuf(void **state)
     int fd = memfd_create("buffer", MFD_CLOEXEC), pipefd[2];
     assert_int_equal(ftruncate(fd, 4 * PAGE), 0);
     assert_int_equal(pipe(pipefd), 0);
+    assert_int_equal(lseek(fd, 100, SEEK_SET), 100);
+    refused_dmabuf(0, 4 * PAGE + 1, 0, fd, ALL_ACCESS, EINVAL);
+    assert_int_equal(lseek(fd, 0, SEEK_CUR), 100);       /* the program's own */
     refused_dmabuf(0, PAGE, 16, fd, ALL_ACCESS, EINVAL); /* other offset in the page */
     refused_dmabuf(0, 4 * PAGE + 1, 0, fd, ALL_ACCESS, EINVAL);
     refused_dmabuf(0, PAGE, 0, fd, IBV_ACCESS_REMOTE_WRITE, EINVAL);
