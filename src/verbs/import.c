@@ -87,7 +87,8 @@ EXPORT void ibv_unimport_pd(struct ibv_pd *ibv)
         return;
     }
     struct rb_pd *pd = rb_pd(ibv);
-    if (!pd || !pd->source || ibv_dealloc_pd(ibv) == 0) return;
+    if (!pd || !pd->source || pd->unimported || ibv_dealloc_pd(ibv) == 0) return;
+    pd->unimported = true;
     atomic_fetch_sub(&pd->source->refs, 1);
     export_add(rb_context(ibv->context)->f, &pd->export, (struct rb_tag){RB_UNIMPORTED, 0});
 }

@@ -91,6 +91,7 @@ struct rb_pd {
     uint32_t num;
     _Atomic uint32_t refs;
     struct rb_pd *source; /* of an imported one */
+    bool unimported;      /* its handle is given back, and its objects are left: import.c */
     /* of a parent domain */
     struct rb_pd *of; /* the protection domain that it stands for; NULL: it is one itself */
     struct rb_td *td;

@@ -45,7 +45,7 @@ EXPORT int ibv_dealloc_pd(struct ibv_pd *ibv)
     if (!context_is_ours(ibv->context)) return REAL(ibv_dealloc_pd, "IBVERBS_1.1")(ibv);
 
     struct rb_pd *pd = rb_pd(ibv);
-    if (!pd) return verb_result(EINVAL);
+    if (!pd || pd->unimported) return verb_result(EINVAL);
     if (atomic_load(&pd->refs)) return verb_result(EBUSY);
     if (pd->source)
         atomic_fetch_sub(&pd->source->refs, 1);

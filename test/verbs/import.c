@@ -51,7 +51,11 @@ static void imports_what_traffic_needs(void **state)
     /* in pyverbs' order: the handles first, then what was made with them */
     ibv_unimport_mr(b.mr);
     ibv_unimport_pd(b.pd);
+    ibv_unimport_pd(b.pd); /* while objects of it are left this is known, and changes nothing */
+    assert_int_equal(ibv_dealloc_pd(b.pd), EINVAL);
     assert_int_equal(ibv_destroy_qp(b.qp), 0);
+    ibv_unimport_pd(b.pd);
+    assert_int_equal(ibv_dealloc_pd(b.pd), EINVAL);
     assert_int_equal(ibv_destroy_cq(ibv_cq_ex_to_cq(b.cq)), 0);
     assert_int_equal(ibv_close_device(b.context), 0);
     /* the region is there still */
