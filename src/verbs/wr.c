@@ -98,7 +98,8 @@ static void end_staging(struct rb_qp *qp)
 static void wr_abort(struct ibv_qp_ex *ex) { end_staging(of(ex)); }
 
 /* All or none: room for all is made sure of first, and what else could fail fails for the first
- * request already (the state) or was noted while staging (opcode, SGE count, inline data). */
+ * request already (the state) or was noted while staging (opcode, SGE count, length, inline data).
+ */
 static int post_all(struct rb_qp *qp)
 {
     struct function *f = qp->f;
@@ -224,9 +225,15 @@ static void set_xrc_srqn(struct ibv_qp_ex *ex, uint32_t srqn)
 static void set_sge_list(struct ibv_qp_ex *ex, size_t n, const struct ibv_sge *list)
 {
     struct staged_wr *s = latest(ex);
+    uint64_t length = 0; /* at most 16 times 2^32: no wrap */
 
     if (!s) return;
     if (n > of(ex)->cap.max_send_sge || n > HCA_MAX_SGE) {
+        note(of(ex), EINVAL);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) length += list[i].length;
+    if (length > HCA_MAX_MSG) {
         note(of(ex), EINVAL);
         return;
     }

@@ -217,6 +217,29 @@ static void of_posting(void **state)
     ex->wr_flags = 0;
 }
 
+/* None of a batch is posted where one of it is too long. */
+static void of_a_batch(void **state)
+{
+    struct end a, b;
+    struct ibv_wc wc;
+    (void)state;
+
+    open_pair(&a, &b);
+    struct ibv_qp_ex *ex = ibv_qp_to_qp_ex(a.qp);
+    struct ibv_sge halves[] = {{0, 0x40000001, a.mr->lkey}, {0, 0x40000000, a.mr->lkey}};
+    ibv_wr_start(ex);
+    ex->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_rdma_write(ex, b.mr->rkey, (uintptr_t)b.buf);
+    ibv_wr_set_sge(ex, a.mr->lkey, (uintptr_t)a.buf, 64);
+    ibv_wr_rdma_write(ex, b.mr->rkey, (uintptr_t)b.buf);
+    ibv_wr_set_sge_list(ex, 2, halves);
+    FAILS(ibv_wr_complete(ex), EINVAL);
+    for (double until = seconds() + 0.05; seconds() < until;)
+        assert_int_equal(ibv_poll_cq(ibv_cq_ex_to_cq(a.cq), 1, &wc), 0);
+    close_end(&a);
+    close_end(&b);
+}
+
 /* By the table of operations, as the inline verbs call them. */
 static void of_what_there_is_not(void **state)
 {
@@ -235,4 +258,4 @@ static void of_what_there_is_not(void **state)
 
 EDGE_MAIN(WITH_END(of_a_device), WITH_END(of_domains_and_memory), WITH_END(of_completion_queues),
           WITH_END(of_shared_receive_queues), WITH_END(of_xrc_domains), WITH_END(of_queue_pairs),
-          WITH_END(of_posting), WITH_END(of_what_there_is_not))
+          WITH_END(of_posting), cmocka_unit_test(of_a_batch), WITH_END(of_what_there_is_not))
