@@ -180,15 +180,15 @@ static void wanted(struct hca_cq *cq, when_t now)
         hold(cq, now);
 }
 
-when_t cq_moderation_deadline(const struct hca *hca)
+when_t hca_cq_deadline(const struct hca *hca)
 {
     if (list_empty(&hca->moderated)) return NEVER;
     return container_of(hca->moderated.next, struct hca_cq, moderation.node)->moderation.due;
 }
 
-void cq_moderation_expire(struct hca *hca, when_t now)
+void hca_cq_expire(struct hca *hca, when_t now)
 {
-    while (when_due(cq_moderation_deadline(hca), now))
+    while (when_due(hca_cq_deadline(hca), now))
         fire(container_of(hca->moderated.next, struct hca_cq, moderation.node));
 }
 

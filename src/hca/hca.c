@@ -214,7 +214,7 @@ bool hca_acks_held(const struct hca *hca) { return !list_empty(&hca->held); }
 when_t hca_deadline(const struct hca *hca)
 {
     if (!list_empty(&hca->sent)) return (when_t){0};
-    return when_min(heap_when(&hca->alarms), cq_moderation_deadline(hca));
+    return when_min(heap_when(&hca->alarms), hca_cq_deadline(hca));
 }
 
 void hca_expire(struct hca *hca, when_t now)
@@ -231,7 +231,7 @@ void hca_expire(struct hca *hca, when_t now)
         else
             agenda_ready(qp); /* held by its pace */
     }
-    cq_moderation_expire(hca, now);
+    hca_cq_expire(hca, now);
     cq_fail_overrun(hca, now);
 }
 

@@ -447,6 +447,10 @@ void hca_cq_ignore_overrun(struct hca_cq *cq);
  * passed since the first; 0: that one does not count (ibv_modify_cq(3)). An event that is held back
  * now fires. */
 void hca_cq_moderate(struct hca *hca, struct hca_cq *cq, uint32_t count, uint64_t period_ns);
+/* When the first event that is held back is due; NEVER: none is. Part of hca_deadline and
+ * hca_expire, and alone for an owner that has no port: then no other time passes. */
+when_t hca_cq_deadline(const struct hca *hca);
+void hca_cq_expire(struct hca *hca, when_t now);
 /* -EBUSY while a QP uses it. */
 int hca_cq_destroy(struct hca *hca, struct hca_cq *cq);
 /* -EINVAL below the number of completions waiting. */

@@ -141,16 +141,31 @@ static void hasten_worker(struct function *f)
     function_hasten(f, when_min(hca_deadline(f->hca), hold_deadline(f)));
 }
 
+/* What goes on without sockets. */
+static void without_port(struct function *f, when_t now)
+{
+    hca_cq_expire(f->hca, now);
+    events_deliver(f);
+    function_hasten(f, hca_cq_deadline(f->hca));
+}
+
+void function_dirty(struct function *f, when_t now)
+{
+    if (f->dirty) return;
+    f->dirty = true;
+    function_hasten(f, when_add(now, SOON_NS));
+}
+
 void function_flush(struct function *f, when_t now)
 {
     if (__builtin_expect(!f->port, 0)) {
-        events_deliver(f);
+        without_port(f, now);
         return;
     }
     look_at_page(f, now);
     hold_release(f);
     if (send_waiting(f, now)) {
-        f->dirty = true;
+        function_dirty(f, now);
         function_touch(f);
     }
     events_deliver(f);
@@ -160,7 +175,7 @@ void function_flush(struct function *f, when_t now)
 bool function_drive(struct function *f, bool by_worker, when_t now)
 {
     if (__builtin_expect(!f->port, 0)) {
-        events_deliver(f);
+        without_port(f, now);
         return false;
     }
     look_at_page(f, now);
@@ -175,7 +190,10 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
     hold_note(f, now);
     events_deliver(f);
     if (work) {
-        f->dirty = true;
+        if (by_worker)
+            f->dirty = true; /* it looks before it sleeps */
+        else
+            function_dirty(f, now);
         function_touch(f);
     }
     publish_if_due(f, now);

@@ -140,6 +140,8 @@ void function_armed(struct function *f);
 /* Holding the lock: has the worker wake at `at`, if it would sleep for longer. One that is away
  * looks soon in any case. */
 void function_hasten(struct function *f, when_t at);
+/* Holding the lock, not the worker: the counters page is behind, which the worker mends soon. */
+void function_dirty(struct function *f, when_t now);
 /* Wakes the worker. */
 void function_ring(struct function *f);
 /* Without the lock, also in a forked child: a fresh copy of rbondd's page. */

@@ -173,7 +173,7 @@ static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
         rc = f->fatal ? EIO : -hca_qp_create(f->hca, &hi, &qp->hca);
         if (rc == 0) {
             list_add_tail(&f->qps, &qp->link);
-            f->dirty = true;
+            function_dirty(f, function_now());
         }
         function_unlock(f);
     }

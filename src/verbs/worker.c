@@ -112,7 +112,8 @@ static void want_exact_timers(void) { prctl(PR_SET_TIMERSLACK, 1000ul); }
 
 static when_t wake_at(struct function *f, when_t now)
 {
-    when_t at = f->port ? when_min(hca_deadline(f->hca), hold_deadline(f)) : NEVER;
+    when_t at =
+        f->port ? when_min(hca_deadline(f->hca), hold_deadline(f)) : hca_cq_deadline(f->hca);
     if (looks_for_rbondd(f)) at = when_min(at, f->rejoin_at);
     if (f->unsent || f->dirty) at = when_min(at, when_add(now, SOON_NS));
     return at;

@@ -196,5 +196,46 @@ static void finds_mac_addresses(void **state)
     close_end(&e);
 }
 
+static long sent_so_far(void)
+{
+    long sent = -1;
+    FILE *f = fopen("/sys/class/infiniband/rb_va/ports/1/counters/port_xmit_packets", "r");
+
+    if (f && fscanf(f, "%ld", &sent) != 1) sent = -1;
+    if (f) fclose(f);
+    return sent;
+}
+
+/* The program sleeps after it has posted, and so would the worker. */
+static void counters_tell_of_what_nobody_polls(void **state)
+{
+    struct end e;
+    union ibv_gid own;
+    struct ibv_ah_attr to = {.is_global = 1, .port_num = 1};
+    (void)state;
+
+    open_end(&e, IBV_QPT_UD);
+    to_rts(&e);
+    to.grh.sgid_index = (uint8_t)gid_index(e.context, &own);
+    to.grh.dgid = own;
+    to.grh.dgid.raw[15] = 99; /* nobody answers */
+    struct ibv_ah *ah = ibv_create_ah(e.pd, &to);
+    struct ibv_sge sge = {(uintptr_t)e.buf, 8, e.mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND,
+                             .wr.ud = {ah, e.qp->qp_num, 0x1111}},
+                       *bad;
+    usleep(100000); /* the counters are published, the worker sleeps */
+    long before = sent_so_far();
+    assert_true(before >= 0);
+    assert_int_equal(ibv_post_send(e.qp, &wr, &bad), 0);
+    for (double until = seconds() + 6; sent_so_far() <= before; usleep(50000))
+        assert_true(seconds() < until);
+    assert_int_equal(ibv_destroy_ah(ah), 0);
+    close_end(&e);
+}
+
 EDGE_MAIN(cmocka_unit_test(answers_a_datagram), cmocka_unit_test(carries_class_and_hops),
-          cmocka_unit_test(refuses_wrong_addresses), cmocka_unit_test(finds_mac_addresses))
+          cmocka_unit_test(refuses_wrong_addresses), cmocka_unit_test(finds_mac_addresses),
+          cmocka_unit_test(counters_tell_of_what_nobody_polls))
