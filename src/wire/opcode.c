@@ -34,7 +34,9 @@
     R(CMP_SWAP, ONLY | OP_ATOMIC_REQ | OP_ATOMICETH)                                               \
     R(FETCH_ADD, ONLY | OP_ATOMIC_REQ | OP_ATOMICETH)                                              \
     R(SEND_LAST_INV, LAST | SEND | OP_IETH)                                                        \
-    R(SEND_ONLY_INV, ONLY | SEND | OP_IETH)
+    R(SEND_ONLY_INV, ONLY | SEND | OP_IETH)                                                        \
+    R(FLUSH, ONLY | OP_FLUSH_REQ | OP_FETH | OP_RETH)                                              \
+    R(ATOMIC_WRITE, ONLY | OP_ATOMIC_WRITE_REQ | OP_RETH | OP_PAYLOAD)
 
 #define DATAGRAM_OPS(X)                                                                            \
     X(SEND_ONLY, ONLY | SEND | OP_DETH)                                                            \
@@ -44,9 +46,9 @@
 #define CNP_RESERVED_LEN 16 /* annex A17.9.3 */
 
 #define HDR_LEN(p)                                                                                 \
-    (ROCE_BTH_LEN + ((p)&OP_XRCETH ? 4 : 0) + ((p)&OP_DETH ? 8 : 0) + ((p)&OP_RETH ? 16 : 0) +     \
-     ((p)&OP_ATOMICETH ? 28 : 0) + ((p)&OP_AETH ? 4 : 0) + ((p)&OP_ATOMICACK ? 8 : 0) +            \
-     ((p)&OP_IMM ? 4 : 0) + ((p)&OP_IETH ? 4 : 0))
+    (ROCE_BTH_LEN + ((p)&OP_XRCETH ? 4 : 0) + ((p)&OP_DETH ? 8 : 0) + ((p)&OP_FETH ? 4 : 0) +      \
+     ((p)&OP_RETH ? 16 : 0) + ((p)&OP_ATOMICETH ? 28 : 0) + ((p)&OP_AETH ? 4 : 0) +                \
+     ((p)&OP_ATOMICACK ? 8 : 0) + ((p)&OP_IMM ? 4 : 0) + ((p)&OP_IETH ? 4 : 0))
 
 #define ROW(service, op, p)                                                                        \
     [ROCE_##service | ROCE_##op] = {#service " " #op, OP_KNOWN | (p), HDR_LEN(p)},

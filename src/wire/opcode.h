@@ -1,4 +1,5 @@
-/* The opcode table (IBTA 9.2.1, table 38): one row per opcode, everything grown from it. */
+/* The opcode table (IBTA 9.2.1, table 38; annex A19 for FLUSH and ATOMIC WRITE): one row per opcode,
+ * everything grown from it. */
 #ifndef RBOND_WIRE_OPCODE_H
 #define RBOND_WIRE_OPCODE_H
 
@@ -33,6 +34,8 @@ enum roce_op {
     ROCE_FETCH_ADD = 0x14,
     ROCE_SEND_LAST_INV = 0x16,
     ROCE_SEND_ONLY_INV = 0x17,
+    ROCE_FLUSH = 0x1c,
+    ROCE_ATOMIC_WRITE = 0x1d,
 };
 
 /* An opcode without its service. */
@@ -56,6 +59,9 @@ enum { /* properties */
     OP_IETH = 1 << 14,
     OP_DETH = 1 << 15,
     OP_XRCETH = 1 << 16,
+    OP_FETH = 1 << 17,
+    OP_FLUSH_REQ = 1 << 18,
+    OP_ATOMIC_WRITE_REQ = 1 << 19,
 };
 
 struct roce_opcode {

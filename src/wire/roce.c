@@ -52,6 +52,11 @@ enum roce_verdict roce_decode(struct roce_hdr *h, const uint8_t *buf, size_t len
         h->deth.sqpn = get_be24(p + 5);
         p += 8;
     }
+    if (op->props & OP_FETH) {
+        h->feth.placement = p[3] & 0xf;
+        h->feth.selectivity = p[3] >> 4 & 3;
+        p += 4;
+    }
     if (op->props & OP_RETH) {
         h->reth.va = get_be64(p);
         h->reth.rkey = get_be32(p + 8);
@@ -94,6 +99,10 @@ size_t roce_encode(uint8_t *buf, const struct roce_hdr *h)
         put_be32(p, h->deth.qkey);
         put_be24(p + 5, h->deth.sqpn);
         p += 8;
+    }
+    if (op->props & OP_FETH) {
+        p[3] = (uint8_t)((h->feth.selectivity & 3) << 4 | (h->feth.placement & 0xf));
+        p += 4;
     }
     if (op->props & OP_RETH) {
         put_be64(p, h->reth.va);

@@ -39,6 +39,7 @@ struct roce_hdr {
     qpn_t dqpn;
     psn_t psn;
     struct { uint32_t qkey; qpn_t sqpn; } deth;
+    struct { uint8_t placement, selectivity; } feth; /* 4 and 2 bits */
     struct { uint64_t va; uint32_t rkey; uint32_t len; } reth;
     struct { uint64_t va; uint32_t rkey; uint64_t swap_add; uint64_t compare; } atomic;
     struct { uint8_t syndrome; uint32_t msn; } aeth;

@@ -44,6 +44,8 @@ static const uint8_t expected_len[256] = {
     [0x14] = 40,
     [0x16] = 16,
     [0x17] = 16,
+    [0x1c] = 32,
+    [0x1d] = 28,
     /* UC */
     [0x20] = 12,
     [0x21] = 12,
@@ -86,6 +88,8 @@ static const uint8_t expected_len[256] = {
     [0xb4] = 44,
     [0xb6] = 20,
     [0xb7] = 20,
+    [0xbc] = 36,
+    [0xbd] = 32,
 };
 
 static void test_opcode_table(void **state)
@@ -115,6 +119,11 @@ static void clear_reserved(uint8_t *b, const struct roce_opcode *op)
     uint8_t *p = b + ROCE_BTH_LEN;
     if (op->props & OP_XRCETH) p[0] = 0;
     if (op->props & OP_DETH) p[4] = 0;
+    if ((b[0] & 0x1f) == 0x1c) {
+        if (op->props & OP_XRCETH) p += 4;
+        memset(p, 0, 3);
+        p[3] &= 0x3f;
+    }
     if (b[0] == 0x81) memset(p, 0, 16);
 }
 
@@ -191,12 +200,34 @@ static void test_fields(void **state)
     assert_int_equal(get_be32(&h.imm_be), 0xdeadbeef);
 }
 
+/* Annex A19: FETH before RETH; placement type in its lowest four bits, selectivity above them. */
+static void test_flush(void **state)
+{
+    const uint8_t b[] = {0x1c, 0x40, 0xff, 0xff, 0,    0,  0,  9,  0x80, 0, 0,
+                         5,    0xff, 0xff, 0xff, 0xd2, 1,  2,  3,  4,    5, 6,
+                         7,    8,    9,    10,   11,   12, 13, 14, 15,   16};
+    struct roce_hdr h;
+    size_t hdr_len;
+    uint8_t again[ROCE_MAX_HDR_LEN];
+    assert_int_equal(roce_decode(&h, b, sizeof b, &hdr_len), ROCE_OK);
+    assert_int_equal(hdr_len, 32);
+    assert_int_equal(h.feth.placement, 2);
+    assert_int_equal(h.feth.selectivity, 1);
+    assert_int_equal(h.reth.va, 0x0102030405060708);
+    assert_int_equal(h.reth.rkey, 0x090a0b0c);
+    assert_int_equal(h.reth.len, 0x0d0e0f10);
+    assert_int_equal(roce_encode(again, &h), 32);
+    assert_memory_equal(again + 12, "\0\0\0\x12", 4);
+    assert_string_equal(roce_opcode(0xbd)->name, "XRC ATOMIC_WRITE");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_psn),        cmocka_unit_test(test_opcode_table),
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_version),    cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_flush),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
