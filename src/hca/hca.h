@@ -96,6 +96,8 @@ enum hca_access { /* enum ibv_access_flags */
     HCA_ACCESS_ZERO_BASED = 1 << 5,
     HCA_ACCESS_ON_DEMAND = 1 << 6,
     HCA_ACCESS_HUGETLB = 1 << 7,
+    HCA_ACCESS_FLUSH_GLOBAL = 1 << 8,
+    HCA_ACCESS_FLUSH_PERSISTENT = 1 << 9, /* a QP may have it, no region does */
     HCA_ACCESS_RELAXED_ORDERING = 1 << 20,
 };
 
@@ -112,7 +114,16 @@ enum hca_wr_opcode { /* enum ibv_wr_opcode */
     HCA_WR_LOCAL_INV = 7,
     HCA_WR_BIND_MW = 8,
     HCA_WR_SEND_WITH_INV = 9,
+    HCA_WR_FLUSH = 14,
+    HCA_WR_ATOMIC_WRITE = 15,
 };
+
+enum hca_flush_type { /* enum ibv_placement_type */
+    HCA_FLUSH_GLOBAL = 1 << 0,
+    HCA_FLUSH_PERSISTENT = 1 << 1,
+};
+
+enum hca_flush_level { HCA_FLUSH_RANGE, HCA_FLUSH_MR }; /* enum ibv_selectivity_level */
 
 enum hca_send_flags { /* enum ibv_send_flags */
     HCA_SEND_FENCE = 1 << 0,
@@ -148,6 +159,8 @@ enum hca_wc_opcode { /* enum ibv_wc_opcode */
     HCA_WC_FETCH_ADD = 4,
     HCA_WC_BIND_MW = 5,
     HCA_WC_LOCAL_INV = 6,
+    HCA_WC_FLUSH = 8,
+    HCA_WC_ATOMIC_WRITE = 9,
     HCA_WC_RECV = 128,
     HCA_WC_RECV_RDMA_WITH_IMM = 129,
 };
@@ -239,6 +252,11 @@ struct hca_send_wr {
             uint64_t bind_length; /* 0: type 1 is bound to nothing from now on */
             uint32_t bind_lkey, bind_access;
         };
+        struct { /* FLUSH, which has no SGE */
+            uint32_t flush_length; /* FLUSH_RANGE: from remote_addr on, at most HCA_MAX_MSG */
+            uint8_t flush_type, flush_level;
+        };
+        uint64_t atomic_value; /* ATOMIC_WRITE, which has no SGE: eight bytes as they lie in memory */
     };
     struct hca_ah ah; /* UD */
     qpn_t remote_qpn;
@@ -401,7 +419,8 @@ void hca_count_bad_rx(struct hca *hca);
 uint32_t hca_pd_alloc(struct hca *hca);
 
 /* Registers [addr, addr + length), reached by its keys at `iova`, or from 0 on with ZERO_BASED.
- * -EINVAL for access flags that the man page of ibv_reg_mr forbids, wrapping ranges. The memory
+ * -EINVAL for access flags that the man page of ibv_reg_mr forbids, FLUSH_PERSISTENT (the memory is
+ * not known to be persistent), wrapping ranges. The memory
  * must stay mapped until hca_mr_dereg, but for ON_DEMAND: then hca_conf.page_in is asked, and
  * [NULL, SIZE_MAX) is all there is. */
 int hca_mr_reg(struct hca *hca, uint32_t pd, void *addr, size_t length, uint64_t iova,

@@ -15,7 +15,8 @@ enum { MAX_SLOTS = 1 << 24, TAG_BITS = 8 };
 #define CHANGES (HCA_ACCESS_LOCAL_WRITE | REMOTE_CHANGES)
 #define KNOWN_ACCESS                                                                               \
     (HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_READ | REMOTE_CHANGES | HCA_ACCESS_MW_BIND |       \
-     HCA_ACCESS_ZERO_BASED | HCA_ACCESS_ON_DEMAND | HCA_ACCESS_HUGETLB | OPTIONAL_ACCESS)
+     HCA_ACCESS_ZERO_BASED | HCA_ACCESS_ON_DEMAND | HCA_ACCESS_HUGETLB | HCA_ACCESS_FLUSH_GLOBAL | \
+     OPTIONAL_ACCESS)
 
 /* ---- slots ------------------------------------------------------------------------------- */
 
@@ -215,6 +216,11 @@ bool mr_remote_grants(const struct hca *hca, uint32_t pd, qpn_t qpn, uint32_t ke
 {
     const struct region *r = find(hca, pd, qpn, key, access);
     return r && contains(r, va, len);
+}
+
+bool mr_remote_has(const struct hca *hca, uint32_t pd, qpn_t qpn, uint32_t key, uint32_t access)
+{
+    return find(hca, pd, qpn, key, access);
 }
 
 int hca_mr_span(const struct hca *hca, uint32_t pd, uint32_t lkey, uint64_t va, uint64_t len,

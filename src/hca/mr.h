@@ -55,6 +55,9 @@ uint8_t *mr_remote_at(const struct hca *hca, uint32_t pd, qpn_t qpn, uint32_t ke
 bool mr_remote_grants(const struct hca *hca, uint32_t pd, qpn_t qpn, uint32_t key, uint64_t va,
                       uint64_t len, uint32_t access);
 
+/* Is it a key that grants this, somewhere? */
+bool mr_remote_has(const struct hca *hca, uint32_t pd, qpn_t qpn, uint32_t key, uint32_t access);
+
 /* A free slot with a fresh tag, kind still REGION_FREE; NULL: no memory. */
 struct region *region_take(struct hca *hca);
 void region_give(struct hca *hca, struct region *r);

@@ -284,10 +284,21 @@ static bool opcode_allowed(const struct hca_qp *qp, enum hca_wr_opcode opcode)
 {
     const uint32_t ud = OP(SEND) | OP(SEND_WITH_IMM);
     const uint32_t uc = ud | OP(RDMA_WRITE) | OP(RDMA_WRITE_WITH_IMM) | OP(LOCAL_INV) | OP(BIND_MW);
-    const uint32_t rc =
-        uc | OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD) | OP(SEND_WITH_INV);
+    const uint32_t rc = uc | OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD) |
+                        OP(SEND_WITH_INV) | OP(FLUSH) | OP(ATOMIC_WRITE);
     uint32_t allowed = qp_is_reliable(qp) ? rc : qp->type == HCA_QPT_UC ? uc : ud;
     return (unsigned)opcode < 32 && (allowed & (1u << opcode));
+}
+
+/* FLUSH and ATOMIC WRITE carry what they need themselves. */
+static bool is_sound_without_data(const struct hca_send_wr *wr)
+{
+    if (wr->num_sge || (wr->flags & HCA_SEND_INLINE)) return false;
+    if (wr->opcode == HCA_WR_ATOMIC_WRITE) return true;
+    uint8_t type = wr->flush_type;
+    if (!type || (type & ~(HCA_FLUSH_GLOBAL | HCA_FLUSH_PERSISTENT))) return false;
+    return wr->flush_level == HCA_FLUSH_MR ||
+           (wr->flush_level == HCA_FLUSH_RANGE && wr->flush_length <= HCA_MAX_MSG);
 }
 
 int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *wr, when_t now)
@@ -295,9 +306,11 @@ int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *
     const uint32_t flags =
         HCA_SEND_FENCE | HCA_SEND_SIGNALED | HCA_SEND_SOLICITED | HCA_SEND_INLINE;
     const uint32_t reads = OP(RDMA_READ) | OP(ATOMIC_CMP_AND_SWP) | OP(ATOMIC_FETCH_AND_ADD);
+    const uint32_t bare = OP(FLUSH) | OP(ATOMIC_WRITE);
     if (qp->state < HCA_QPS_RTS || qp->type == HCA_QPT_XRC_RECV) return -EINVAL;
     if (!opcode_allowed(qp, wr->opcode) || (wr->flags & ~flags)) return -EINVAL;
     if ((reads & (1u << wr->opcode)) && (wr->flags & HCA_SEND_INLINE)) return -EINVAL;
+    if ((bare & (1u << wr->opcode)) && !is_sound_without_data(wr)) return -EINVAL;
     int err = sq_push(&qp->sq, wr);
     if (err < 0) return err;
     if (qp->state == HCA_QPS_ERR || qp->state == HCA_QPS_SQE) {

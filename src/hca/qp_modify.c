@@ -135,11 +135,12 @@ static int check_masks(const struct hca_qp *qp, enum hca_qp_state next, uint32_t
 
 static int check_values(const struct hca_qp *qp, const struct hca_qp_attr *a, uint32_t mask)
 {
-    /* Programs pass the flags of their regions; three of them mean something to a QP. */
+    /* Programs pass the flags of their regions; five of them mean something to a QP. */
     const uint32_t access = HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE |
                             HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC | HCA_ACCESS_MW_BIND |
                             HCA_ACCESS_ZERO_BASED | HCA_ACCESS_ON_DEMAND | HCA_ACCESS_HUGETLB |
-                            HCA_ACCESS_RELAXED_ORDERING;
+                            HCA_ACCESS_RELAXED_ORDERING | HCA_ACCESS_FLUSH_GLOBAL |
+                            HCA_ACCESS_FLUSH_PERSISTENT;
     if ((mask & HCA_QP_ACCESS_FLAGS) && (a->access & ~access)) return -EINVAL;
     if ((mask & HCA_QP_PKEY_INDEX) && a->pkey_index != 0) return -EINVAL;
     if ((mask & HCA_QP_PORT) && a->port_num != 1) return -EINVAL;

@@ -1,12 +1,18 @@
 /* The RC requester's receiving half (IBTA 9.7.5.2, 9.9.2): what acknowledgements, NAKs, READ and
  * atomic responses say about the WQEs from sq.head on. The sending half is rc_req.c.
  *
- * A response acknowledges all requests before it, READs and atomics excepted: these need responses
- * of their own, so an answer to a later request shows that theirs was lost, and counts as a NAK for
- * it (IBTA 9.7.5.1.1, implied NAK). */
+ * A response acknowledges all requests before it, but for READs, atomics and their like
+ * (rc_is_answered): these need responses of their own, so an answer to a later request shows that
+ * theirs was lost, and counts as a NAK for it (IBTA 9.7.5.1.1, implied NAK). */
 #include "base/must.h"
 #include "hca/qp.h"
 #include "wire/opcode.h"
+
+static bool is_atomic(const struct wqe *wqe)
+{
+    return wqe->wr.opcode == HCA_WR_ATOMIC_CMP_AND_SWP ||
+           wqe->wr.opcode == HCA_WR_ATOMIC_FETCH_AND_ADD;
+}
 
 /* Of the next `n` PSNs, how many belong to requests that need no data in return, before the first
  * that does? */
@@ -15,7 +21,7 @@ static uint32_t plain_run(const struct hca_qp *qp, uint32_t n)
     uint32_t run = 0, pkt = qp->rc.req.una_pkt;
     for (uint32_t i = qp->sq.head; run < n && i != qp->sq.next; i++, pkt = 0) {
         const struct wqe *wqe = sq_at(&qp->sq, i);
-        if (rc_is_read_or_atomic(wqe)) break;
+        if (rc_is_answered(wqe)) break;
         run += wqe->npsn - pkt;
     }
     return run < n ? run : n;
@@ -48,7 +54,7 @@ static void advance(struct hca_qp *qp, uint32_t n, when_t now)
         n -= k;
         if (k < left) break;
         r->una_pkt = 0;
-        if (rc_is_read_or_atomic(wqe)) r->reads_open--;
+        if (rc_is_answered(wqe)) r->reads_open--;
         wqe_complete(qp, HCA_WC_SUCCESS, now);
         rc_req_complete_local(qp, now);
     }
@@ -80,8 +86,8 @@ static void gap(struct hca_qp *qp, uint64_t *counter)
     agenda_ready(qp);
 }
 
-/* All before the `n`th PSN from una is acknowledged. False: a READ or atomic among it has had no
- * answer. */
+/* All before the `n`th PSN from una is acknowledged. False: one among it has had no answer of its
+ * own. */
 static bool acknowledge(struct hca_qp *qp, uint32_t n, when_t now)
 {
     uint32_t run = plain_run(qp, n);
@@ -134,15 +140,17 @@ static void on_ack(struct hca_qp *qp, uint8_t syndrome, uint32_t at, when_t now)
     }
 }
 
+/* FLUSH and ATOMIC WRITE are answered by the response of a READ of nothing (annex A19). */
 static void on_read_response(struct hca_qp *qp, const uint8_t *payload, size_t len, when_t now)
 {
     struct rc_req *r = &qp->rc.req;
     const struct wqe *wqe = sq_at(&qp->sq, qp->sq.head);
-    if (wqe->wr.opcode != HCA_WR_RDMA_READ) {
+    bool read = wqe->wr.opcode == HCA_WR_RDMA_READ;
+    if (!rc_is_answered(wqe) || is_atomic(wqe)) {
         qp->hca->counters.rx_dropped++;
         return;
     }
-    if (len != rc_payload(qp, wqe->length, r->una_pkt, 1)) {
+    if (len != (read ? rc_payload(qp, wqe->length, r->una_pkt, 1) : 0)) {
         rc_req_fail(qp, HCA_WC_BAD_RESP_ERR, now);
         return;
     }
@@ -157,7 +165,7 @@ static void on_read_response(struct hca_qp *qp, const uint8_t *payload, size_t l
 static void on_atomic_response(struct hca_qp *qp, uint64_t value, when_t now)
 {
     const struct wqe *wqe = sq_at(&qp->sq, qp->sq.head);
-    if (!rc_is_read_or_atomic(wqe) || wqe->wr.opcode == HCA_WR_RDMA_READ) {
+    if (!is_atomic(wqe)) {
         qp->hca->counters.rx_dropped++;
         return;
     }

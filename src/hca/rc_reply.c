@@ -1,11 +1,12 @@
 /* The RC responder's sending half (IBTA 9.7.5): READ data, atomic results, ACKs and NAKs, in the
  * order of the requests they answer. Its receiving half is rc_resp.c.
  *
- * READs and atomics live in a ring of responder resources. They are answered first, the oldest
- * first; ACK or NAK follows when none has anything left, so that it never overtakes data it would
- * cover. An ACK is made when output is pulled, not when its request came: one then covers all that
- * came in the burst. Duplicates find their resource by PSN; what is no longer remembered is
- * dropped, since a requester that respects our max_dest_rd_atomic cannot still wait for it. */
+ * READs, atomics, FLUSHes and ATOMIC WRITEs live in a ring of responder resources. They are
+ * answered first, the oldest first; ACK or NAK follows when none has anything left, so that it
+ * never overtakes data it would cover. An ACK is made when output is pulled, not when its request
+ * came: one then covers all that came in the burst. Duplicates find their resource by PSN; what is
+ * no longer remembered is dropped, since a requester that respects our max_dest_rd_atomic cannot
+ * still wait for it. */
 #include "hca/qp.h"
 #include "wire/opcode.h"
 
@@ -14,22 +15,43 @@ static struct rc_resource *at(const struct rc_resp *r, uint32_t index)
     return &r->ring[index % RC_RESOURCES];
 }
 
+static bool is_atomic(enum roce_op op) { return op == ROCE_CMP_SWAP || op == ROCE_FETCH_ADD; }
+
 /* ---- what is owed ------------------------------------------------------------------------ */
 
-struct rc_resource *rc_reply_new(struct hca_qp *qp)
+/* Is it still to be answered for the first time? A replay is not: a requester that goes on has had
+ * its answer. */
+static bool holds_place(const struct rc_resource *res)
+{
+    return res->cur < res->end && !res->replay;
+}
+
+static uint32_t places_held(const struct rc_resp *r)
+{
+    uint32_t n = 0;
+    for (uint32_t i = r->emit; i != r->tail; i++)
+        n += holds_place(at(r, i)) && at(r, i)->op != ROCE_FLUSH;
+    return n;
+}
+
+/* The requester may have so many out (IBTA 9.7.4.1.4). Ours counts its FLUSHes, Linux's does not:
+ * we take them as long as there is room. First answers go out in order, so those that hold a place
+ * are the youngest. */
+struct rc_resource *rc_reply_new(struct hca_qp *qp, enum roce_op op)
 {
     struct rc_resp *r = &qp->rc.resp;
-    uint32_t most = qp->attr.max_dest_rd_atomic;
-    if (most == 0) return NULL;
+    uint32_t most = op == ROCE_FLUSH ? RC_RESOURCES : qp->attr.max_dest_rd_atomic;
+    struct rc_resource *res = at(r, r->tail);
+    if (most == 0 || holds_place(res)) return NULL;
     if (most > RC_RESOURCES) most = RC_RESOURCES;
-    /* One that is answered for the first time still holds its place: the requester has too many out
-     * (IBTA 9.7.4.1.4). A replay does not: a requester that goes on has had its answer. */
     struct rc_resource *oldest = at(r, r->tail - most);
-    if (oldest->cur < oldest->end && !oldest->replay) return NULL;
-    oldest->cur = oldest->end;
+    if (!holds_place(oldest))
+        oldest->cur = oldest->end;
+    else if (places_held(r) >= most)
+        return NULL;
     if (r->tail - r->emit >= RC_RESOURCES) r->emit = r->tail - RC_RESOURCES + 1;
-    struct rc_resource *res = at(r, r->tail++);
-    *res = (struct rc_resource){.fresh = true};
+    r->tail++;
+    *res = (struct rc_resource){.op = (uint8_t)op, .fresh = true};
     /* Its response acknowledges what came before it. */
     r->ack_due = false;
     return res;
@@ -71,16 +93,17 @@ static bool within(const struct hca_qp *qp, const struct rc_resource *res, const
 void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h)
 {
     struct rc_resp *r = &qp->rc.resp;
-    bool atomic = roce_op(h->opcode) != ROCE_READ_REQUEST;
+    enum roce_op op = roce_op(h->opcode);
+    uint64_t va = is_atomic(op) ? h->atomic.va : h->reth.va;
     for (uint32_t i = 1; i <= RC_RESOURCES; i++) {
         struct rc_resource *res = at(r, r->tail - i);
         int32_t from = psn_diff(h->psn, res->psn);
-        if (from < 0 || (uint32_t)from >= res->npsn || res->atomic != atomic) continue;
+        if (from < 0 || (uint32_t)from >= res->npsn || res->op != op) continue;
         uint32_t to = 1;
-        if (!atomic) {
+        if (op == ROCE_READ_REQUEST) {
             if (!within(qp, res, h, (uint32_t)from, &to)) return;
             res->rkey = h->reth.rkey;
-        } else if (h->atomic.va != res->va) {
+        } else if (va != res->va) {
             return;
         }
         answer_again(r, r->tail - i, (uint32_t)from, to);
@@ -132,7 +155,7 @@ bool rc_reply_owes_read(const struct hca_qp *qp)
     const struct rc_resp *r = &qp->rc.resp;
     for (uint32_t i = r->emit; i != r->tail; i++) {
         const struct rc_resource *res = at(r, i);
-        if (res->cur < res->end && !res->atomic && !res->replay) return true;
+        if (holds_place(res) && res->op == ROCE_READ_REQUEST) return true;
     }
     return false;
 }
@@ -149,7 +172,8 @@ static void emit_atomic_result(struct hca_qp *qp, struct rc_resource *res, struc
     res->cur = res->end;
 }
 
-/* False: the region has gone since the READ was accepted. */
+/* The next packet of a READ's data; of a FLUSH's or an ATOMIC WRITE's answer, which is that to a
+ * READ of nothing. False: the region has gone since the READ was accepted. */
 static bool emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hca_tx *tx)
 {
     uint32_t offset = res->cur << __builtin_ctz(qp->mtu), len = res->length - offset;
@@ -225,7 +249,7 @@ size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t
     size_t n = 0;
     if (qp->state != HCA_QPS_RTR && qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) return 0;
     while (n < max && (res = next_resource(r))) {
-        if (res->atomic) {
+        if (is_atomic((enum roce_op)res->op)) {
             emit_atomic_result(qp, res, &out[n]);
         } else if (!emit_read_data(qp, res, &out[n])) {
             memory_has_gone(qp, res);

@@ -36,10 +36,12 @@ uint32_t rc_cost(const struct hca_qp *qp, uint32_t length, uint32_t first, uint3
     return rc_payload(qp, length, first, n) + n * WINDOW_PACKET_OVERHEAD;
 }
 
-bool rc_is_read_or_atomic(const struct wqe *wqe)
+bool rc_is_answered(const struct wqe *wqe)
 {
-    return wqe->wr.opcode == HCA_WR_RDMA_READ || wqe->wr.opcode == HCA_WR_ATOMIC_CMP_AND_SWP ||
-           wqe->wr.opcode == HCA_WR_ATOMIC_FETCH_AND_ADD;
+    const uint32_t answered = 1u << HCA_WR_RDMA_READ | 1u << HCA_WR_ATOMIC_CMP_AND_SWP |
+                              1u << HCA_WR_ATOMIC_FETCH_AND_ADD | 1u << HCA_WR_FLUSH |
+                              1u << HCA_WR_ATOMIC_WRITE;
+    return answered >> wqe->wr.opcode & 1;
 }
 
 /* ---- one packet -------------------------------------------------------------------------- */
@@ -212,27 +214,61 @@ static bool emit_read(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, whe
     return true;
 }
 
-static bool emit_atomic(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, when_t now)
+static void atomic_headers(struct roce_hdr *h, const struct hca_send_wr *wr)
+{
+    h->atomic.va = wr->remote_addr;
+    h->atomic.rkey = wr->rkey;
+    if (wr->opcode == HCA_WR_ATOMIC_CMP_AND_SWP) {
+        h->opcode = ROCE_CMP_SWAP;
+        h->atomic.compare = wr->compare_add;
+        h->atomic.swap_add = wr->swap;
+    } else {
+        h->opcode = ROCE_FETCH_ADD;
+        h->atomic.swap_add = wr->compare_add;
+    }
+}
+
+/* A whole region is named by its key alone. */
+static void flush_headers(struct roce_hdr *h, const struct hca_send_wr *wr)
+{
+    h->opcode = ROCE_FLUSH;
+    h->feth.placement = wr->flush_type;
+    h->feth.selectivity = wr->flush_level;
+    h->reth.rkey = wr->rkey;
+    if (wr->flush_level != HCA_FLUSH_RANGE) return;
+    h->reth.va = wr->remote_addr;
+    h->reth.len = wr->flush_length;
+}
+
+static void atomic_write_headers(struct roce_hdr *h, const struct hca_send_wr *wr)
+{
+    h->opcode = ROCE_ATOMIC_WRITE;
+    h->reth.va = wr->remote_addr;
+    h->reth.rkey = wr->rkey;
+    h->reth.len = sizeof wr->atomic_value;
+}
+
+/* One packet, one answer: all with an answer but READ. */
+static bool emit_single(struct hca_qp *qp, struct wqe *wqe, struct hca_tx *tx, when_t now)
 {
     struct rc_req *r = &qp->rc.req;
-    const struct hca_send_wr *wr = &wqe->wr;
+    struct hca_send_wr *wr = &wqe->wr;
     if (!may_ask(qp)) return false;
     uint32_t cost = rc_cost(qp, wqe->length, 0, 1);
     if (!window_admit(qp->hca, &qp->rc.window, cost)) return false;
-    struct roce_hdr h = {.psn = r->next, .ackreq = true};
-    h.atomic.va = wr->remote_addr;
-    h.atomic.rkey = wr->rkey;
-    h.xrc_srqn = wr->xrc_srqn;
-    if (wr->opcode == HCA_WR_ATOMIC_CMP_AND_SWP) {
-        h.opcode = ROCE_CMP_SWAP;
-        h.atomic.compare = wr->compare_add;
-        h.atomic.swap_add = wr->swap;
-    } else {
-        h.opcode = ROCE_FETCH_ADD;
-        h.atomic.swap_add = wr->compare_add;
-    }
+    struct roce_hdr h = {.psn = r->next, .ackreq = true, .xrc_srqn = wr->xrc_srqn};
     tx->niov = 0;
     tx->payload_len = 0;
+    switch (wr->opcode) {
+    case HCA_WR_FLUSH: flush_headers(&h, wr); break;
+    case HCA_WR_ATOMIC_WRITE:
+        atomic_write_headers(&h, wr);
+        tx->payload[0] = (struct iovec){&wr->atomic_value, sizeof wr->atomic_value};
+        tx->niov = 1;
+        tx->payload_len = sizeof wr->atomic_value;
+        break;
+    default: atomic_headers(&h, wr);
+    }
     qp_emit(qp, tx, &h);
     time_it(qp, now);
     r->unasked = 0;
@@ -277,6 +313,8 @@ static enum hca_wc_status wqe_fault(const struct hca_qp *qp, const struct wqe *w
     case HCA_WR_ATOMIC_FETCH_AND_ADD:
         if (wqe->length != 8) return HCA_WC_LOC_LEN_ERR;
         /* fall through */
+    case HCA_WR_FLUSH:
+    case HCA_WR_ATOMIC_WRITE:
     case HCA_WR_RDMA_READ: return reads_allowed(qp) ? HCA_WC_SUCCESS : HCA_WC_LOC_QP_OP_ERR;
     default: return HCA_WC_LOC_QP_OP_ERR;
     }
@@ -297,7 +335,7 @@ static bool start_wqe(struct hca_qp *qp, when_t now)
     wqe->done = false;
     r->start = psn_add(r->start, wqe->npsn);
     r->send_pkt = 0;
-    if (rc_is_read_or_atomic(wqe)) r->reads_open++;
+    if (rc_is_answered(wqe)) r->reads_open++;
     qp->sq.next++;
     return true;
 }
@@ -322,8 +360,8 @@ size_t rc_req_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t n
         bool sent;
         if (wqe->wr.opcode == HCA_WR_RDMA_READ)
             sent = emit_read(qp, wqe, &out[n], now);
-        else if (rc_is_read_or_atomic(wqe))
-            sent = emit_atomic(qp, wqe, &out[n], now);
+        else if (rc_is_answered(wqe))
+            sent = emit_single(qp, wqe, &out[n], now);
         else
             sent = emit_plain(qp, wqe, &out[n], now);
         if (!sent) break;

@@ -28,7 +28,8 @@ enum aeth_syndrome {
     AETH_NAK_REMOTE_OPERATION = 0x63,
 };
 
-/* READ and atomic requests on the wire whose responses are not all in. Once sent, a request keeps
+/* Requests with answers of their own (rc_is_answered) on the wire whose responses are not all in. Once
+ * sent, a request keeps
  * its end: a resend may ask for a part of it but never for more, since the responder knows
  * duplicates only inside of what was asked first (IBTA 9.7.5.1.2). */
 struct rc_reads {
@@ -43,7 +44,7 @@ struct rc_req {
     uint32_t una_pkt;    /* packets of the WQE at sq.head that are acknowledged */
     uint32_t send_index; /* WQE of `next`; sq.next: none started yet */
     uint32_t send_pkt;   /* and the packet in it */
-    uint32_t reads_open; /* READ and atomic WQEs started, not completed: what a fence waits for */
+    uint32_t reads_open; /* WQEs with answers of their own started, not completed: a fence waits */
     uint32_t unasked;    /* bytes sent since the last AckReq */
     bool gap_handled;    /* rewound for the gap at una; more signs of it say nothing new */
     struct rc_reads reads;
@@ -64,9 +65,11 @@ bool rc_req_waits(const struct hca_qp *qp);
 /* Bytes of payload in packets [first, first + n) of a message, and what they cost the window. */
 uint32_t rc_payload(const struct hca_qp *qp, uint32_t length, uint32_t first, uint32_t n);
 uint32_t rc_cost(const struct hca_qp *qp, uint32_t length, uint32_t first, uint32_t n);
-bool rc_is_read_or_atomic(const struct wqe *wqe);
+/* Has it a response of its own, and so one of the max_rd_atomic places? READ, the atomics, FLUSH and
+ * ATOMIC WRITE (IBTA 9.7.3.1, annex A19). */
+bool rc_is_answered(const struct wqe *wqe);
 
-/* rc_comp.c: ACKs, NAKs, READ and atomic responses. */
+/* rc_comp.c: ACKs, NAKs and answers. */
 void rc_comp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload, size_t len,
                    when_t now);
 

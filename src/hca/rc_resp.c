@@ -8,6 +8,9 @@
 #include "hca/qp.h"
 #include "wire/opcode.h"
 
+/* Requests with responses of their own. */
+#define OP_ANSWERED (OP_READ_REQ | OP_ATOMIC_REQ | OP_FLUSH_REQ | OP_ATOMIC_WRITE_REQ)
+
 /* ---- refusal ----------------------------------------------------------------------------- */
 
 /* The message's receive WQE fails on our side (IBTA 9.9.3.1, classes E and F): no event then. */
@@ -54,8 +57,17 @@ static uint8_t check_srq(struct hca_qp *qp, const struct roce_hdr *h)
     return AETH_ACK;
 }
 
+/* What a FLUSH to such a placement needs of the QP and of the region (annex A19). */
+static uint32_t flush_rights(const struct roce_hdr *h)
+{
+    uint32_t rights = 0;
+    if (h->feth.placement & HCA_FLUSH_GLOBAL) rights |= HCA_ACCESS_FLUSH_GLOBAL;
+    if (h->feth.placement & HCA_FLUSH_PERSISTENT) rights |= HCA_ACCESS_FLUSH_PERSISTENT;
+    return rights;
+}
+
 /* IBTA 9.7.4.1.2 and 9.7.4.1.5: what may follow what, and what this QP allows. */
-static uint8_t check_opcode(const struct hca_qp *qp, uint32_t props)
+static uint8_t check_opcode(const struct hca_qp *qp, const struct roce_hdr *h, uint32_t props)
 {
     const struct rc_resp *r = &qp->rc.resp;
     enum rc_message kind = props & OP_SEND    ? RC_IN_SEND
@@ -64,9 +76,10 @@ static uint8_t check_opcode(const struct hca_qp *qp, uint32_t props)
     bool starts = kind == RC_NO_MESSAGE || (props & OP_FIRST);
     uint32_t needs = 0;
     if (r->message != (starts ? RC_NO_MESSAGE : kind)) return AETH_NAK_INVALID_REQUEST;
-    if (props & OP_WRITE) needs = HCA_ACCESS_REMOTE_WRITE;
+    if (props & (OP_WRITE | OP_ATOMIC_WRITE_REQ)) needs = HCA_ACCESS_REMOTE_WRITE;
     if (props & OP_READ_REQ) needs = HCA_ACCESS_REMOTE_READ;
     if (props & OP_ATOMIC_REQ) needs = HCA_ACCESS_REMOTE_ATOMIC;
+    if (props & OP_FLUSH_REQ) needs = flush_rights(h);
     return (qp->attr.access & needs) == needs ? AETH_ACK : AETH_NAK_INVALID_REQUEST;
 }
 
@@ -78,6 +91,7 @@ static uint8_t check_length(const struct hca_qp *qp, const struct roce_hdr *h, u
     const struct rc_resp *r = &qp->rc.resp;
     bool first = props & OP_FIRST, last = props & OP_LAST;
     if (!(props & OP_PAYLOAD)) return len ? AETH_NAK_INVALID_REQUEST : AETH_ACK;
+    if ((props & OP_ATOMIC_WRITE_REQ) && len != 8) return AETH_NAK_INVALID_REQUEST;
     if (len > qp->mtu || (!last && len != qp->mtu) || (last && !first && len == 0))
         return AETH_NAK_INVALID_REQUEST;
     if (props & OP_SEND) {
@@ -87,6 +101,21 @@ static uint8_t check_length(const struct hca_qp *qp, const struct roce_hdr *h, u
     uint32_t left = first ? h->reth.len : r->length - r->offset;
     if (left > HCA_MAX_MSG || (last ? len != left : len >= left)) return AETH_NAK_INVALID_REQUEST;
     return AETH_ACK;
+}
+
+/* A whole region, or nothing of it, has only its key to check. */
+static uint8_t check_flush(const struct hca_qp *qp, const struct roce_hdr *h)
+{
+    const uint32_t pd = qp_remote_pd(qp), rights = flush_rights(h);
+    const uint32_t known = HCA_FLUSH_GLOBAL | HCA_FLUSH_PERSISTENT;
+    if (!rights || (h->feth.placement & ~known) || h->feth.selectivity > HCA_FLUSH_MR ||
+        h->reth.len > HCA_MAX_MSG)
+        return AETH_NAK_INVALID_REQUEST;
+    bool granted =
+        h->feth.selectivity == HCA_FLUSH_MR || h->reth.len == 0
+            ? mr_remote_has(qp->hca, pd, qp->qpn, h->reth.rkey, rights)
+            : mr_remote_grants(qp->hca, pd, qp->qpn, h->reth.rkey, h->reth.va, h->reth.len, rights);
+    return granted ? AETH_ACK : AETH_NAK_REMOTE_ACCESS;
 }
 
 /* IBTA 9.7.4.1.7: key, range and rights; a zero length has no key to check. */
@@ -100,7 +129,9 @@ static uint8_t check_memory(const struct hca_qp *qp, const struct roce_hdr *h, u
                    ? AETH_ACK
                    : AETH_NAK_REMOTE_ACCESS;
     }
+    if (props & OP_FLUSH_REQ) return check_flush(qp, h);
     if (!(props & OP_RETH) || h->reth.len == 0) return AETH_ACK;
+    if ((props & OP_ATOMIC_WRITE_REQ) && (h->reth.va & 7)) return AETH_NAK_INVALID_REQUEST;
     if (h->reth.len > HCA_MAX_MSG) return AETH_NAK_INVALID_REQUEST;
     uint32_t right = props & OP_READ_REQ ? HCA_ACCESS_REMOTE_READ : HCA_ACCESS_REMOTE_WRITE;
     return mr_remote_grants(qp->hca, pd, qp->qpn, h->reth.rkey, h->reth.va, h->reth.len, right)
@@ -128,7 +159,7 @@ static uint8_t check_order(const struct hca_qp *qp, uint32_t props)
 static uint8_t check(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props, size_t len)
 {
     uint8_t verdict = check_srq(qp, h);
-    if (verdict == AETH_ACK) verdict = check_opcode(qp, props);
+    if (verdict == AETH_ACK) verdict = check_opcode(qp, h, props);
     if (verdict == AETH_ACK) verdict = check_length(qp, h, props, len);
     if (verdict == AETH_ACK) verdict = check_memory(qp, h, props);
     if (verdict == AETH_ACK) verdict = check_order(qp, props);
@@ -243,53 +274,71 @@ static void do_write(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props
     plain_executed(qp, h, props, now);
 }
 
-static void do_read(struct hca_qp *qp, const struct roce_hdr *h)
+/* The request is the responder's to answer, with `n` packets, and to remember. NULL: refused, since
+ * there are too many. */
+static struct rc_resource *remember(struct hca_qp *qp, const struct roce_hdr *h, uint64_t va,
+                                    uint32_t n)
 {
-    struct rc_resource *res = rc_reply_new(qp);
+    struct rc_resource *res = rc_reply_new(qp, roce_op(h->opcode));
     if (!res) {
         refuse(qp, AETH_NAK_INVALID_REQUEST);
-        return;
+        return NULL;
     }
-    uint32_t mtu = qp->mtu, len = h->reth.len;
-    res->npsn = len ? (uint32_t)(((uint64_t)len + mtu - 1) >> __builtin_ctz(mtu)) : 1;
     res->psn = h->psn;
-    res->va = h->reth.va;
+    res->npsn = res->end = n;
+    res->va = va;
+    executed(qp, n, true);
+    agenda_ready(qp);
+    return res;
+}
+
+static void do_read(struct hca_qp *qp, const struct roce_hdr *h)
+{
+    uint32_t mtu = qp->mtu, len = h->reth.len;
+    uint32_t n = len ? (uint32_t)(((uint64_t)len + mtu - 1) >> __builtin_ctz(mtu)) : 1;
+    struct rc_resource *res = remember(qp, h, h->reth.va, n);
+    if (!res) return;
     res->pd = qp_remote_pd(qp);
     res->rkey = h->reth.rkey;
     res->length = len;
-    res->end = res->npsn;
-    executed(qp, res->npsn, true);
-    agenda_ready(qp);
+}
+
+/* NULL: refused. Not there: a page on demand. Not aligned: behind an odd iova. */
+static uint64_t *word_at(struct hca_qp *qp, uint32_t rkey, uint64_t va, uint32_t access)
+{
+    uint64_t *word = (uint64_t *)(void *)mr_remote_at(qp->hca, qp_remote_pd(qp), qp->qpn, rkey, va,
+                                                      sizeof *word, access);
+    if (word && ((uintptr_t)word & 7) == 0) return word;
+    refuse(qp, word ? AETH_NAK_INVALID_REQUEST : AETH_NAK_REMOTE_ACCESS);
+    return NULL;
 }
 
 static void do_atomic(struct hca_qp *qp, const struct roce_hdr *h)
 {
-    uint64_t *word =
-        (uint64_t *)(void *)mr_remote_at(qp->hca, qp_remote_pd(qp), qp->qpn, h->atomic.rkey,
-                                         h->atomic.va, 8, HCA_ACCESS_REMOTE_ATOMIC);
-    /* Not there: a page on demand. Not aligned: behind an odd iova. */
-    if (!word || ((uintptr_t)word & 7)) {
-        refuse(qp, word ? AETH_NAK_INVALID_REQUEST : AETH_NAK_REMOTE_ACCESS);
-        return;
-    }
-    struct rc_resource *res = rc_reply_new(qp);
-    if (!res) {
-        refuse(qp, AETH_NAK_INVALID_REQUEST);
-        return;
-    }
-    uint64_t old = h->atomic.compare;
+    uint64_t *word = word_at(qp, h->atomic.rkey, h->atomic.va, HCA_ACCESS_REMOTE_ATOMIC);
+    struct rc_resource *res = word ? remember(qp, h, h->atomic.va, 1) : NULL;
+    if (!res) return;
+    res->result = h->atomic.compare;
     if (roce_op(h->opcode) == ROCE_FETCH_ADD)
-        old = __atomic_fetch_add(word, h->atomic.swap_add, __ATOMIC_SEQ_CST);
+        res->result = __atomic_fetch_add(word, h->atomic.swap_add, __ATOMIC_SEQ_CST);
     else
-        __atomic_compare_exchange_n(word, &old, h->atomic.swap_add, false, __ATOMIC_SEQ_CST,
+        __atomic_compare_exchange_n(word, &res->result, h->atomic.swap_add, false, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST);
-    res->psn = h->psn;
-    res->npsn = res->end = 1;
-    res->va = h->atomic.va;
-    res->atomic = true;
-    res->result = old;
-    executed(qp, 1, true);
-    agenda_ready(qp);
+}
+
+static void do_atomic_write(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload)
+{
+    uint64_t *word = word_at(qp, h->reth.rkey, h->reth.va, HCA_ACCESS_REMOTE_WRITE), value;
+    if (!word || !remember(qp, h, h->reth.va, 1)) return;
+    memcpy(&value, payload, sizeof value);
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
+
+/* Requests are executed one after the other, by stores that every processor sees: what came before
+ * is globally visible when this fence has passed, in the range and outside of it. */
+static void do_flush(struct hca_qp *qp, const struct roce_hdr *h)
+{
+    if (remember(qp, h, h->reth.va, 1)) __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
 /* ---- by PSN ------------------------------------------------------------------------------ */
@@ -335,7 +384,7 @@ void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, con
     if (ahead < 0) {
         qp->hca->counters.duplicate_request++;
         detour_follow(qp, via, h->psn, now);
-        if (props & (OP_READ_REQ | OP_ATOMIC_REQ))
+        if (props & OP_ANSWERED)
             rc_reply_again(qp, h);
         else
             rc_reply_ack(qp);
@@ -350,6 +399,10 @@ void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, con
         do_write(qp, h, props, payload, len, now);
     else if (props & OP_READ_REQ)
         do_read(qp, h);
-    else
+    else if (props & OP_ATOMIC_REQ)
         do_atomic(qp, h);
+    else if (props & OP_ATOMIC_WRITE_REQ)
+        do_atomic_write(qp, h, payload);
+    else
+        do_flush(qp, h);
 }

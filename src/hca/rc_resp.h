@@ -4,13 +4,14 @@
 
 #include "hca/hca.h"
 #include "hca/rq.h"
+#include "wire/opcode.h"
 
 struct hca_qp;
 struct hca_srq;
 
-/* A responder resource (IBTA 9.7.5.1.2): a READ or atomic that was executed, kept so that a
- * duplicate can be answered: a READ by reading again, an atomic from `result`, never by executing
- * it again. Packets [cur, end) of its response are still to be sent. */
+/* A responder resource (IBTA 9.7.5.1.2): a READ, atomic, FLUSH or ATOMIC WRITE that was executed, kept
+ * so that a duplicate can be answered: a READ by reading again, an atomic from `result`, never by
+ * executing it again. Packets [cur, end) of its response are still to be sent. */
 struct rc_resource {
     psn_t psn;
     uint32_t npsn;
@@ -18,7 +19,7 @@ struct rc_resource {
     uint64_t va;
     uint32_t pd, rkey, length;
     uint64_t result;
-    bool atomic;
+    uint8_t op;  /* enum roce_op of the request */
     bool fresh;  /* the next packet is the first of a response: RDMA READ response FIRST or ONLY */
     bool replay; /* answered whole before: this is a duplicate's answer, and may be dropped */
 };
@@ -48,7 +49,8 @@ struct rc_resp {
     uint32_t tail, emit;      /* indices only grow: [emit, tail) may have something to send */
 };
 
-/* max_dest_rd_atomic bounds how many are answered at a time; more are remembered. */
+/* max_dest_rd_atomic bounds how many are answered at a time, FLUSHes not counted; more are
+ * remembered. */
 #define RC_RESOURCES HCA_MAX_RD_ATOMIC
 
 /* rc_resp.c: requests in */
@@ -63,9 +65,9 @@ void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq);
 size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);
 /* The ACK that is due: 0 or 1 packets. It may wait while the owner holds acknowledgements. */
 size_t rc_reply_ack_output(struct hca_qp *qp, struct hca_tx *out);
-/* Room for a new resource, zeroed but for `end` 0; NULL: the requester has too many out. */
-struct rc_resource *rc_reply_new(struct hca_qp *qp);
-/* A duplicate READ or atomic: answers again where it is remembered. */
+/* Room for a new resource, zeroed but for `op`; NULL: the requester has too many out. */
+struct rc_resource *rc_reply_new(struct hca_qp *qp, enum roce_op op);
+/* A duplicate of what has an answer: answers again where it is remembered. */
 void rc_reply_again(struct hca_qp *qp, const struct roce_hdr *h);
 /* Is a READ's first answer not all out yet? */
 bool rc_reply_owes_read(const struct hca_qp *qp);

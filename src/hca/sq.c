@@ -66,7 +66,7 @@ int sq_push(struct sq *sq, const struct hca_send_wr *wr)
 
     struct wqe *wqe = sq_at(sq, sq->tail);
     wqe->wr = *wr;
-    wqe->length = (uint32_t)length;
+    wqe->length = wr->opcode == HCA_WR_ATOMIC_WRITE ? sizeof wr->atomic_value : (uint32_t)length;
     wqe->npsn = 0;
     wqe->done = false;
     if (wr->flags & HCA_SEND_INLINE) {
@@ -140,6 +140,8 @@ static enum hca_wc_opcode wc_opcode(enum hca_wr_opcode opcode)
     case HCA_WR_ATOMIC_FETCH_AND_ADD: return HCA_WC_FETCH_ADD;
     case HCA_WR_LOCAL_INV: return HCA_WC_LOCAL_INV;
     case HCA_WR_BIND_MW: return HCA_WC_BIND_MW;
+    case HCA_WR_FLUSH: return HCA_WC_FLUSH;
+    case HCA_WR_ATOMIC_WRITE: return HCA_WC_ATOMIC_WRITE;
     }
     must(!"a posted opcode is one of these");
     return HCA_WC_SEND;

@@ -9,7 +9,7 @@ struct wqe {
     struct hca_send_wr wr; /* wr.sge points to sge[] below */
     struct hca_sge sge[HCA_MAX_SGE];
     uint8_t *inline_data;  /* room of cap.max_inline_data bytes; in use with HCA_SEND_INLINE */
-    uint32_t length;       /* bytes of payload, all SGEs */
+    uint32_t length;       /* bytes of payload: all SGEs, or of ATOMIC WRITE */
     /* the requester's, set when the WQE is started */
     psn_t first_psn;
     uint32_t npsn;         /* PSNs it takes: packets sent, or responses awaited */

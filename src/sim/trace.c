@@ -114,6 +114,8 @@ const char *wr_opcode_name(enum hca_wr_opcode op)
     case HCA_WR_LOCAL_INV: return "LOCAL_INV";
     case HCA_WR_BIND_MW: return "BIND_MW";
     case HCA_WR_SEND_WITH_INV: return "SEND_WITH_INV";
+    case HCA_WR_FLUSH: return "FLUSH";
+    case HCA_WR_ATOMIC_WRITE: return "ATOMIC_WRITE";
     }
     return "unknown";
 }

@@ -13,7 +13,7 @@ struct flight {
 
 enum {
     ALL = HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_READ |
-          HCA_ACCESS_REMOTE_ATOMIC
+          HCA_ACCESS_REMOTE_ATOMIC | HCA_ACCESS_FLUSH_GLOBAL
 };
 
 /* Zeroed, and only touched where it is used. */
