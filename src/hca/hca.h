@@ -528,6 +528,8 @@ bool hca_mcast_group(const struct hca *hca, uint32_t index, struct gid *group);
 /* -EINVAL wrong state, opcode or SGE count; -ENOMEM queue full. Nothing is queued on an error. In
  * the error state both are accepted and flushed. */
 int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *wr, when_t now);
+/* Are the type, level and length of a FLUSH what it may have? hca_post_send asks, too. */
+bool hca_flush_is_sound(const struct hca_send_wr *wr);
 int hca_post_recv(struct hca *hca, struct hca_qp *qp, const struct hca_recv_wr *wr, when_t now);
 
 #endif

@@ -290,15 +290,19 @@ static bool opcode_allowed(const struct hca_qp *qp, enum hca_wr_opcode opcode)
     return (unsigned)opcode < 32 && (allowed & (1u << opcode));
 }
 
-/* FLUSH and ATOMIC WRITE carry what they need themselves. */
-static bool is_sound_without_data(const struct hca_send_wr *wr)
+bool hca_flush_is_sound(const struct hca_send_wr *wr)
 {
-    if (wr->num_sge || (wr->flags & HCA_SEND_INLINE)) return false;
-    if (wr->opcode == HCA_WR_ATOMIC_WRITE) return true;
     uint8_t type = wr->flush_type;
     if (!type || (type & ~(HCA_FLUSH_GLOBAL | HCA_FLUSH_PERSISTENT))) return false;
     return wr->flush_level == HCA_FLUSH_MR ||
            (wr->flush_level == HCA_FLUSH_RANGE && wr->flush_length <= HCA_MAX_MSG);
+}
+
+/* FLUSH and ATOMIC WRITE carry what they need themselves. */
+static bool is_sound_without_data(const struct hca_send_wr *wr)
+{
+    if (wr->num_sge || (wr->flags & HCA_SEND_INLINE)) return false;
+    return wr->opcode == HCA_WR_ATOMIC_WRITE || hca_flush_is_sound(wr);
 }
 
 int hca_post_send(struct hca *hca, struct hca_qp *qp, const struct hca_send_wr *wr, when_t now)

@@ -4,6 +4,41 @@
 #define RBOND_VERBS_NEWER_H
 
 #include <infiniband/verbs.h>
+#include <stddef.h>
+
+#ifndef HAVE_IBV_WR_FLUSH /* rdma-core 45 */
+
+enum {
+    IBV_WC_FLUSH = 8,
+    IBV_WR_FLUSH = 14,
+    IBV_ACCESS_FLUSH_GLOBAL = 1 << 8,
+    IBV_ACCESS_FLUSH_PERSISTENT = 1 << 9,
+    IBV_QP_EX_WITH_FLUSH = 1 << 11,
+};
+
+enum ibv_placement_type { IBV_FLUSH_GLOBAL = 1u << 0, IBV_FLUSH_PERSISTENT = 1u << 1 };
+
+enum ibv_selectivity_level { IBV_FLUSH_RANGE, IBV_FLUSH_MR };
+
+#endif
+
+#ifndef HAVE_IBV_ODP_SUPPORT_FLUSH /* rdma-core 58 */
+
+enum {
+    IBV_ODP_SUPPORT_FLUSH = 1 << 6,
+    IBV_ODP_SUPPORT_ATOMIC_WRITE = 1 << 7,
+};
+
+#endif
+
+/* struct ibv_qp_ex has grown by it at its end, where `send_ops_flags` has asked for it. */
+#define WR_FLUSH_OFFSET (offsetof(struct ibv_qp_ex, wr_atomic_write) + sizeof(void *))
+typedef void wr_flush_fn(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t remote_addr, size_t len,
+                         uint8_t type, uint8_t level);
+
+/* Bits of device_cap_flags_ex that only the kernel's headers name: IB_UVERBS_DEVICE_*. */
+#define DEVICE_FLUSH_GLOBAL (UINT64_C(1) << 38)
+#define DEVICE_ATOMIC_WRITE (UINT64_C(1) << 40)
 
 #ifndef HAVE_IBV_REG_MR_EX /* 1.15: rdma-core 58 */
 

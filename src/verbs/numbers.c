@@ -1,6 +1,7 @@
 /* The adapter counts as libibverbs does: hca/hca.h repeats these numbers without including its
  * header; here they are compared. */
 #include "hca/hca.h"
+#include "verbs/newer.h"
 #include <assert.h>
 #include <infiniband/verbs.h>
 
@@ -50,6 +51,8 @@ SAME(ACCESS_MW_BIND);
 SAME(ACCESS_ZERO_BASED);
 SAME(ACCESS_ON_DEMAND);
 SAME(ACCESS_HUGETLB);
+SAME(ACCESS_FLUSH_GLOBAL);
+SAME(ACCESS_FLUSH_PERSISTENT);
 SAME(ACCESS_RELAXED_ORDERING);
 
 SAME(MW_TYPE_1);
@@ -65,6 +68,13 @@ SAME(WR_ATOMIC_FETCH_AND_ADD);
 SAME(WR_LOCAL_INV);
 SAME(WR_BIND_MW);
 SAME(WR_SEND_WITH_INV);
+SAME(WR_FLUSH);
+SAME(WR_ATOMIC_WRITE);
+
+SAME(FLUSH_GLOBAL);
+SAME(FLUSH_PERSISTENT);
+SAME(FLUSH_RANGE);
+SAME(FLUSH_MR);
 
 SAME(SEND_FENCE);
 SAME(SEND_SIGNALED);
@@ -95,6 +105,8 @@ SAME(WC_COMP_SWAP);
 SAME(WC_FETCH_ADD);
 SAME(WC_BIND_MW);
 SAME(WC_LOCAL_INV);
+SAME(WC_FLUSH);
+SAME(WC_ATOMIC_WRITE);
 SAME(WC_RECV);
 SAME(WC_RECV_RDMA_WITH_IMM);
 SAME(WC_GRH);

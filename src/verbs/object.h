@@ -20,6 +20,7 @@
 #include "base/list.h"
 #include "ctl/proto.h"
 #include "hca/hca.h"
+#include "verbs/newer.h"
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <pthread.h>
@@ -181,7 +182,13 @@ struct staged_wr {
 };
 
 struct rb_qp {
-    struct ibv_qp_ex ex; /* begins with struct ibv_qp */
+    union {
+        struct ibv_qp_ex ex; /* begins with struct ibv_qp */
+        struct {
+            unsigned char before[WR_FLUSH_OFFSET];
+            wr_flush_fn *wr_flush;
+        } newer;
+    };
     struct rb_tag tag;
     struct function *f;
     struct hca_qp *hca;

@@ -95,7 +95,8 @@ static void describe_odp(struct ibv_device_attr_ex *ex)
 {
     const uint32_t ud = IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_SRQ_RECV;
     const uint32_t uc = ud | IBV_ODP_SUPPORT_WRITE;
-    const uint32_t rc = uc | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC;
+    const uint32_t rc = uc | IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC | IBV_ODP_SUPPORT_FLUSH |
+                        IBV_ODP_SUPPORT_ATOMIC_WRITE;
 
     ex->odp_caps.general_caps = IBV_ODP_SUPPORT | IBV_ODP_SUPPORT_IMPLICIT;
     ex->odp_caps.per_transport_caps.rc_odp_caps = rc;
@@ -112,7 +113,8 @@ int rb_query_device_ex(struct ibv_context *context, const struct ibv_query_devic
     if (input && input->comp_mask) return verb_result(EINVAL);
     if (len < sizeof ex.orig_attr) return verb_result(EINVAL);
     describe_device(context, &ex.orig_attr);
-    ex.device_cap_flags_ex = ex.orig_attr.device_cap_flags;
+    ex.device_cap_flags_ex =
+        ex.orig_attr.device_cap_flags | DEVICE_FLUSH_GLOBAL | DEVICE_ATOMIC_WRITE;
     ex.completion_timestamp_mask = UINT64_MAX; /* nanoseconds of CLOCK_MONOTONIC */
     ex.hca_core_clock = 1000000;               /* kHz */
     ex.packet_pacing_caps.qp_rate_limit_min = 1;

@@ -22,9 +22,19 @@ uint64_t wr_operations(enum ibv_qp_type type)
     case IBV_QPT_RC:
     case IBV_QPT_XRC_SEND:
         return send | write | IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
-               IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_SEND_WITH_INV | local;
+               IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_SEND_WITH_INV |
+               IBV_QP_EX_WITH_FLUSH | IBV_QP_EX_WITH_ATOMIC_WRITE | local;
     default: return 0;
     }
+}
+
+/* IBV_QP_EX_WITH_* are 1 << IBV_WR_*, and those the adapter's opcodes; but the two since FLUSH come
+ * without the gap before it. */
+static uint64_t operation(enum hca_wr_opcode opcode)
+{
+    if (opcode == HCA_WR_FLUSH) return IBV_QP_EX_WITH_FLUSH;
+    if (opcode == HCA_WR_ATOMIC_WRITE) return IBV_QP_EX_WITH_ATOMIC_WRITE;
+    return UINT64_C(1) << opcode;
 }
 
 void wr_free(struct rb_qp *qp)
@@ -59,8 +69,7 @@ static struct hca_send_wr *begin(struct ibv_qp_ex *ex, enum hca_wr_opcode opcode
     if (ex->wr_flags &
         ~(unsigned)(IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | IBV_SEND_INLINE))
         note(qp, EINVAL);
-    /* IBV_QP_EX_WITH_* are 1 << IBV_WR_*, and those the adapter's opcodes. */
-    if (!(wr_operations(qp->ex.qp_base.qp_type) & UINT64_C(1) << opcode)) note(qp, EINVAL);
+    if (!(wr_operations(qp->ex.qp_base.qp_type) & operation(opcode))) note(qp, EINVAL);
     if (qp->nstaged == qp->cap.max_send_wr || (qp->nstaged == qp->staged_room && !grow(qp)))
         note(qp, ENOMEM);
     if (qp->staged_error) return NULL;
@@ -199,6 +208,24 @@ static void wr_atomic_fetch_add(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t re
     if (wr) wr->compare_add = add;
 }
 
+static void wr_flush(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote_addr, size_t len,
+                     uint8_t type, uint8_t level)
+{
+    struct hca_send_wr *wr = begin_remote(ex, HCA_WR_FLUSH, rkey, remote_addr);
+    if (!wr) return;
+    wr->flush_type = type;
+    wr->flush_level = level;
+    if (level == IBV_FLUSH_RANGE) wr->flush_length = len < UINT32_MAX ? (uint32_t)len : UINT32_MAX;
+    if (!hca_flush_is_sound(wr)) note(of(ex), EINVAL);
+}
+
+static void wr_atomic_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote_addr,
+                            const void *value)
+{
+    struct hca_send_wr *wr = begin_remote(ex, HCA_WR_ATOMIC_WRITE, rkey, remote_addr);
+    if (wr) memcpy(&wr->atomic_value, value, sizeof wr->atomic_value);
+}
+
 /* ---- setters ----------------------------------------------------------------------------- */
 
 static void set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ibv, uint32_t qpn, uint32_t qkey)
@@ -228,7 +255,7 @@ static void set_sge_list(struct ibv_qp_ex *ex, size_t n, const struct ibv_sge *l
     uint64_t length = 0; /* at most 16 times 2^32: no wrap */
 
     if (!s) return;
-    if (n > of(ex)->cap.max_send_sge || n > HCA_MAX_SGE) {
+    if (n > of(ex)->cap.max_send_sge || n > HCA_MAX_SGE || s->wr.opcode == HCA_WR_ATOMIC_WRITE) {
         note(of(ex), EINVAL);
         return;
     }
@@ -237,6 +264,7 @@ static void set_sge_list(struct ibv_qp_ex *ex, size_t n, const struct ibv_sge *l
         note(of(ex), EINVAL);
         return;
     }
+    if (s->wr.opcode == HCA_WR_FLUSH) return; /* allowed (ibv_wr_post(3)), but it moves no data */
     memcpy(s->sge, list, n * sizeof *list);
     s->wr.num_sge = (uint32_t)n;
 }
@@ -247,6 +275,13 @@ static void set_sge(struct ibv_qp_ex *ex, uint32_t lkey, uint64_t addr, uint32_t
     set_sge_list(ex, 1, &sge);
 }
 
+static bool takes_inline(enum hca_wr_opcode opcode)
+{
+    return opcode != HCA_WR_RDMA_READ && opcode != HCA_WR_ATOMIC_CMP_AND_SWP &&
+           opcode != HCA_WR_ATOMIC_FETCH_AND_ADD && opcode != HCA_WR_FLUSH &&
+           opcode != HCA_WR_ATOMIC_WRITE;
+}
+
 static void set_inline_data_list(struct ibv_qp_ex *ex, size_t n, const struct ibv_data_buf *list)
 {
     struct rb_qp *qp = of(ex);
@@ -254,8 +289,7 @@ static void set_inline_data_list(struct ibv_qp_ex *ex, size_t n, const struct ib
     size_t len = 0;
 
     if (!s) return;
-    if (s->wr.opcode == HCA_WR_RDMA_READ || s->wr.opcode == HCA_WR_ATOMIC_CMP_AND_SWP ||
-        s->wr.opcode == HCA_WR_ATOMIC_FETCH_AND_ADD) {
+    if (!takes_inline(s->wr.opcode)) {
         note(qp, EINVAL);
         return;
     }
@@ -290,12 +324,6 @@ static void refuse_tso(struct ibv_qp_ex *ex, void *hdr, uint16_t len, uint16_t m
     note(of(ex), EOPNOTSUPP);
 }
 
-static void refuse_atomic_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t addr,
-                                const void *value)
-{
-    note(of(ex), EOPNOTSUPP);
-}
-
 /* All are set whatever was asked for: one that was not fails when its type of QP refuses it. */
 void wr_fill(struct rb_qp *qp)
 {
@@ -322,5 +350,6 @@ void wr_fill(struct rb_qp *qp)
     ex->wr_set_inline_data_list = set_inline_data_list;
     ex->wr_send_tso = refuse_tso;
     ex->wr_set_xrc_srqn = set_xrc_srqn;
-    ex->wr_atomic_write = refuse_atomic_write;
+    ex->wr_atomic_write = wr_atomic_write;
+    qp->newer.wr_flush = wr_flush;
 }

@@ -77,8 +77,8 @@ static void posts_up_to_the_bad_one(void **state)
         {1 << 20, 1, 8, IBV_WR_SEND},
         {0, 1, 8, IBV_WR_TSO},
         {0, 1, 8, IBV_WR_DRIVER1},
-        {0, 1, 8, (enum ibv_wr_opcode)14}, /* IBV_WR_FLUSH */
-        {0, 1, 8, (enum ibv_wr_opcode)15}, /* IBV_WR_ATOMIC_WRITE */
+        {0, 1, 8, (enum ibv_wr_opcode)14}, /* IBV_WR_FLUSH: ibv_wr_flush alone */
+        {0, 1, 8, IBV_WR_ATOMIC_WRITE},    /* the same */
     };
     struct ibv_sge many[5] = {sge, sge, sge, sge, sge};
     for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -376,7 +376,7 @@ static void refuses_what_it_cannot_be(void **state)
                                      IBV_QP_CREATE_SOURCE_QPN, IBV_QP_CREATE_PCI_WRITE_END_PADDING};
     static const uint32_t masks[] = {IBV_QP_INIT_ATTR_MAX_TSO_HEADER, IBV_QP_INIT_ATTR_IND_TABLE,
                                      IBV_QP_INIT_ATTR_RX_HASH, 1 << 20};
-    static const uint64_t ops[] = {IBV_QP_EX_WITH_TSO, 1 << 11, 1 << 12, 1ull << 40};
+    static const uint64_t ops[] = {IBV_QP_EX_WITH_TSO, 1 << 13, 1 << 14, 1ull << 40};
     struct end e;
     (void)state;
 
