@@ -330,13 +330,26 @@ static void conn_ready(uv_poll_t *poll, int status, int events)
 
 /* ---- connections ------------------------------------------------------------------------- */
 
+/* So that no user keeps the others out. */
+static bool has_room(const struct ctl_server *server, uid_t uid)
+{
+    size_t has = 0;
+
+    if (uid == 0 || uid == geteuid()) return server->nconns < CTL_MAX_CONNS;
+    if (server->nconns >= CTL_MAX_CONNS - CTL_CONNS_RESERVED) return false;
+    if (server->nconns < CTL_CONNS_PER_USER) return true;
+    list_for_each (node, &server->conns)
+        has += container_of(node, struct ctl_conn, node)->peer.uid == uid;
+    return has < CTL_CONNS_PER_USER;
+}
+
 static void conn_new(struct ctl_server *server, int fd)
 {
-    struct ctl_conn *conn = server->nconns < CTL_MAX_CONNS ? calloc(1, sizeof *conn) : NULL;
+    struct ctl_conn *conn = calloc(1, sizeof *conn);
     socklen_t len = sizeof conn->peer;
 
     if (!conn || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &conn->peer, &len) != 0 ||
-        uv_poll_init(server->loop, &conn->poll, fd) != 0) {
+        !has_room(server, conn->peer.uid) || uv_poll_init(server->loop, &conn->poll, fd) != 0) {
         free(conn);
         close(fd);
         return;

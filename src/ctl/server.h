@@ -13,6 +13,9 @@
 #include <uv.h>
 
 #define CTL_MAX_CONNS 4096
+/* One user's, who is neither root nor the daemon's own; and what those two alone may have. */
+#define CTL_CONNS_PER_USER 2048
+#define CTL_CONNS_RESERVED 64
 #define CTL_QUEUE_MAX ((size_t)32 << 20)      /* bytes that wait for one client */
 #define CTL_QUEUE_ALL_MAX ((size_t)128 << 20) /* for all of them */
 

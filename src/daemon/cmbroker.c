@@ -158,6 +158,7 @@ int cmbroker_new(struct cmbroker **out, const struct cmbroker_conf *conf)
     if (!b) return -ENOMEM;
     b->conf = *conf;
     list_init(&b->channels);
+    list_init(&b->users);
     for (size_t i = 0; i < UCMA_PORT_HASH; i++) list_init(&b->ports[i]);
     int err = make_parts(b);
     if (err) {
@@ -279,18 +280,30 @@ static int make_tokens(struct cmbroker_channel *ch, int *event_fd)
     return 0;
 }
 
-int cmbroker_open(struct cmbroker *broker, pid_t pid, struct cmbroker_channel **channel,
+/* 0 or a negative errno: then there is neither user nor tokens. */
+static int make_channel(struct cmbroker_channel *ch, uid_t uid, int *event_fd)
+{
+    ch->user = ucma_user_in(ch->broker, uid);
+    if (!ch->user) return -ENOMEM;
+    int err = ucma_user_may(ch->user, ch->user->channels - 1, UCMA_CHANNELS_PER_USER)
+                  ? make_tokens(ch, event_fd)
+                  : -EDQUOT;
+    if (err) ucma_user_out(ch->user);
+    return err;
+}
+
+int cmbroker_open(struct cmbroker *broker, pid_t pid, uid_t uid, struct cmbroker_channel **channel,
                   struct ctl_cm_opened *opened, int *event_fd)
 {
     if (broker->nchannels == UCMA_MAX_CHANNELS) return -EMFILE;
     struct cmbroker_channel *ch = calloc(1, sizeof *ch);
     if (!ch) return -ENOMEM;
-    int err = make_tokens(ch, event_fd);
+    ch->broker = broker;
+    int err = make_channel(ch, uid, event_fd);
     if (err) {
         free(ch);
         return err;
     }
-    ch->broker = broker;
     ch->pid = pid;
     process_comm(pid, ch->comm, sizeof ch->comm);
     ch->number = ++broker->next_channel;
@@ -327,6 +340,7 @@ void cmbroker_close(struct cmbroker_channel *channel)
     close(channel->token_in);
     close(channel->token_out);
     list_del(&channel->all);
+    ucma_user_out(channel->user);
     b->nchannels--;
     free(channel);
     broker_pump(b);

@@ -49,11 +49,11 @@ int cmbroker_new(struct cmbroker **out, const struct cmbroker_conf *conf);
  * last. */
 void cmbroker_free(struct cmbroker *broker);
 
-/* CTL_CM_OPEN: a new channel for this control connection. `pid` is the peer's (SO_PEERCRED). The
- * reply to send is *opened as the only record, with descriptor *event_fd, which the caller closes
- * after sending it. 0 or a negative errno (-EMFILE: too many channels). One channel a connection.
- */
-int cmbroker_open(struct cmbroker *broker, pid_t pid, struct cmbroker_channel **channel,
+/* CTL_CM_OPEN: a new channel for this control connection. `pid` and `uid` are the peer's
+ * (SO_PEERCRED). The reply to send is *opened as the only record, with descriptor *event_fd, which
+ * the caller closes after sending it. 0 or a negative errno (-EMFILE: too many channels; -EDQUOT:
+ * the user has his share of them). One channel a connection. */
+int cmbroker_open(struct cmbroker *broker, pid_t pid, uid_t uid, struct cmbroker_channel **channel,
                   struct ctl_cm_opened *opened, int *event_fd);
 
 /* CTL_CM_CMD: the bytes after the ctl_hdr in, the reply's bytes out (`cap` >= CTL_CM_MAX_REPLY):

@@ -251,7 +251,8 @@ static void cm_open(const struct call *c)
         ctl_send_error(c->conn, c->hdr, -EBUSY, "this connection has a channel already");
         return;
     }
-    int rc = cmbroker_open(c->s->broker, ctl_conn_pid(c->conn), &c->client->channel, &opened, &fd);
+    int rc = cmbroker_open(c->s->broker, ctl_conn_pid(c->conn), ctl_conn_uid(c->conn),
+                           &c->client->channel, &opened, &fd);
     if (rc < 0) {
         c->client->channel = NULL;
         ctl_send_error(c->conn, c->hdr, rc, "no channel to the connection manager: %s",

@@ -7,7 +7,8 @@
  *   ucma_conn.c  connect, listen, accept, reject, disconnect; what cm/ reports
  *   ucma_mcast.c JOIN_MCAST, LEAVE_MCAST
  *   ucma_query.c QUERY, QUERY_ROUTE, INIT_QP_ATTR
- *   ucma_event.c the queue of events and its tokens */
+ *   ucma_event.c the queue of events and its tokens
+ *   ucma_user.c  what each user has of all that */
 #ifndef RBOND_DAEMON_UCMA_H
 #define RBOND_DAEMON_UCMA_H
 
@@ -23,6 +24,11 @@
 #define UCMA_MAX_IDS 65536 /* librdmacm's own index of them has 16 bits */
 #define UCMA_MAX_CHANNELS 4096
 #define UCMA_MAX_MCASTS 65536 /* all ids' */
+/* A user's, who is neither root nor rbondd's own. Ids: half of the connections that cm/ keeps.
+ * Channels: with FUNCTIONS_PER_USER they are CTL_CONNS_PER_USER. */
+#define UCMA_IDS_PER_USER 16384
+#define UCMA_CHANNELS_PER_USER 1536
+#define UCMA_MCASTS_PER_USER (UCMA_MAX_MCASTS / 2)
 #define UCMA_MAX_BACKLOG 1024
 #define UCMA_MAX_WAITING 256 /* events of an id that may still ask for more */
 #define UCMA_PORT_HASH 1024
@@ -115,8 +121,16 @@ struct ucma_event {
     struct rdma_ucm_event_resp resp;
 };
 
+struct ucma_user {
+    struct list all;
+    uid_t uid;
+    uint32_t channels, ids, mcasts;
+    uint32_t ports; /* ids that hold one */
+};
+
 struct cmbroker_channel {
     struct cmbroker *broker;
+    struct ucma_user *user;
     struct list all;
     uint32_t number;
     pid_t pid;
@@ -133,7 +147,8 @@ struct cmbroker {
     struct gsi *gsi;
     struct route *routes;
     uv_timer_t timer;
-    struct list channels, ports[UCMA_PORT_HASH];
+    struct list channels, users, ports[UCMA_PORT_HASH];
+    struct ucma_event lost; /* for one more event there was no memory */
     struct heap resolving; /* room for UCMA_MAX_IDS */
     uint32_t nchannels, next_channel, next_handle, next_port;
     uint32_t nmcasts, next_mcast;
@@ -160,16 +175,26 @@ uint8_t broker_path_mtu(uint32_t mtu);
 
 /* ---- ids: ucma_cmd.c ------------------------------------------------------------------------- */
 
-struct ucma_id *ucma_id_new(struct cmbroker_channel *channel); /* NULL: table full */
+/* 0; -EDQUOT: the user has his share; -ENOMEM, also where the table is full. */
+int ucma_id_new(struct cmbroker_channel *channel, struct ucma_id **out);
 /* Undoes all of it: connection, listener, port, events, requests not yet fetched. */
 void ucma_id_free(struct ucma_id *id);
 /* The reply's length or a negative errno. */
 ssize_t ucma_command(struct cmbroker_channel *channel, const void *bytes, size_t len, void *reply,
                      size_t cap);
 
+/* ---- ucma_user.c ----------------------------------------------------------------------------- */
+
+/* A channel of this user's begins and ends. NULL: no memory. */
+struct ucma_user *ucma_user_in(struct cmbroker *broker, uid_t uid);
+void ucma_user_out(struct ucma_user *user);
+/* May the user, who has so many of something, have one more? */
+bool ucma_user_may(const struct ucma_user *user, uint32_t has, uint32_t share);
+
 /* ---- ucma_event.c ---------------------------------------------------------------------------- */
 
-/* An event to fill in; it is in the queue already. Never NULL. */
+/* An event to fill in; it is in the queue already. Never NULL: one for which there is no memory is
+ * lost, and with it the channel, whose program reads the end of it (ENODEV). */
 struct ucma_event *ucma_report(struct ucma_id *id, enum ucma_event_type type, int status);
 /* Takes the first out of the queue; NULL: none waits. */
 struct ucma_event *ucma_take_event(struct cmbroker_channel *channel);

@@ -10,16 +10,18 @@
 /* ---- ids
  * --------------------------------------------------------------------------------------------- */
 
-struct ucma_id *ucma_id_new(struct cmbroker_channel *channel)
+int ucma_id_new(struct cmbroker_channel *channel, struct ucma_id **out)
 {
     struct cmbroker *b = channel->broker;
+    if (!ucma_user_may(channel->user, channel->user->ids, UCMA_IDS_PER_USER)) return -EDQUOT;
     uint32_t handle = UCMA_MAX_IDS;
     for (uint32_t i = 0; i < UCMA_MAX_IDS && handle == UCMA_MAX_IDS; i++) {
         uint32_t candidate = b->next_handle++ % UCMA_MAX_IDS;
         if (!b->ids[candidate]) handle = candidate;
     }
     struct ucma_id *id = handle < UCMA_MAX_IDS ? calloc(1, sizeof *id) : NULL;
-    if (!id) return NULL;
+    if (!id) return -ENOMEM;
+    channel->user->ids++;
     id->broker = b;
     id->channel = channel;
     id->handle = handle;
@@ -29,7 +31,8 @@ struct ucma_id *ucma_id_new(struct cmbroker_channel *channel)
     list_init(&id->mcasts);
     list_add_tail(&channel->ids, &id->all);
     b->ids[handle] = id;
-    return id;
+    *out = id;
+    return 0;
 }
 
 void ucma_id_free(struct ucma_id *id)
@@ -42,6 +45,7 @@ void ucma_id_free(struct ucma_id *id)
     ucma_release_port(id);
     list_del(&id->all);
     id->broker->ids[id->handle] = NULL;
+    id->channel->user->ids--;
     free(id);
 }
 
@@ -99,8 +103,9 @@ static ssize_t do_create(struct call *c)
     case RDMA_PS_IPOIB: return -EOPNOTSUPP; /* there is no IPoIB on Ethernet */
     default: return -EINVAL;
     }
-    struct ucma_id *id = ucma_id_new(c->channel);
-    if (!id) return -ENOMEM;
+    struct ucma_id *id;
+    int err = ucma_id_new(c->channel, &id);
+    if (err) return err;
     id->uid = c->body->create.uid;
     id->ps = c->body->create.ps;
     id->qp_type = qp_type;
@@ -266,13 +271,16 @@ static ssize_t do_leave(struct call *c)
     return ucma_leave(c->channel, c->body->destroy.id, c->reply);
 }
 
-/* The id leaves the channel that `fd` numbers, which must be the same program's, for this one. */
+/* The id leaves the channel that `fd` numbers, which must be the same program's and user's, for
+ * this one. */
 static ssize_t do_migrate(struct call *c)
 {
     struct cmbroker_channel *from = NULL;
     list_for_each (pos, &c->channel->broker->channels) {
         struct cmbroker_channel *ch = container_of(pos, struct cmbroker_channel, all);
-        if (ch->number == c->body->migrate.fd && ch->pid == c->channel->pid) from = ch;
+        if (ch->number == c->body->migrate.fd && ch->pid == c->channel->pid &&
+            ch->user == c->channel->user)
+            from = ch;
     }
     struct ucma_id *id = from ? find(from, c->body->migrate.id) : NULL;
     if (!from) return -EINVAL;

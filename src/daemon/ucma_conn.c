@@ -186,8 +186,8 @@ static struct ucma_id *request_id(struct ucma_id *listener, const struct cm_even
         cm_id_destroy(e->id, broker_now());
         return NULL;
     }
-    struct ucma_id *id = ucma_id_new(listener->channel);
-    if (!id) {
+    struct ucma_id *id;
+    if (ucma_id_new(listener->channel, &id)) {
         cm_id_drop(e->id);
         return NULL;
     }

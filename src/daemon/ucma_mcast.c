@@ -35,22 +35,27 @@ static int group_of(const struct sockaddr_storage *addr, size_t len, struct gid 
     }
 }
 
-static struct ucma_mcast *mcast_new(struct ucma_id *id, uint64_t uid)
+static int mcast_new(struct ucma_id *id, uint64_t uid, struct ucma_mcast **out)
 {
     struct cmbroker *b = id->broker;
+    struct ucma_user *user = id->channel->user;
+    if (!ucma_user_may(user, user->mcasts, UCMA_MCASTS_PER_USER)) return -EDQUOT;
     struct ucma_mcast *mc = b->nmcasts < UCMA_MAX_MCASTS ? calloc(1, sizeof *mc) : NULL;
-    if (!mc) return NULL;
+    if (!mc) return -ENOMEM;
+    user->mcasts++;
     mc->id = id;
     mc->uid = uid;
     mc->handle = b->next_mcast++;
     list_add_tail(&id->mcasts, &mc->all);
     b->nmcasts++;
-    return mc;
+    *out = mc;
+    return 0;
 }
 
 static void mcast_free(struct ucma_mcast *mc)
 {
     mc->id->broker->nmcasts--;
+    mc->id->channel->user->mcasts--;
     list_del(&mc->all);
     free(mc);
 }
@@ -96,8 +101,9 @@ ssize_t ucma_join(struct ucma_id *id, const struct rdma_ucm_join_mcast *join, vo
     if (join->join_flags != RDMA_MC_JOIN_FLAG_FULLMEMBER &&
         join->join_flags != RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER)
         return -EINVAL;
-    struct ucma_mcast *mc = mcast_new(id, join->uid);
-    if (!mc) return -ENOMEM;
+    struct ucma_mcast *mc;
+    err = mcast_new(id, join->uid, &mc);
+    if (err) return err;
     report(mc, &group);
     struct rdma_ucm_create_id_resp r = {.id = mc->handle};
     memcpy(reply, &r, sizeof r);

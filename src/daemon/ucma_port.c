@@ -55,11 +55,21 @@ static void read_settings(struct cmbroker *b)
     b->bindv6only = read_numbers("/proc/sys/net/ipv6/bindv6only", &v6only, &none) && v6only;
 }
 
+/* Half of those that ids without a wish for one get are a user's share. */
+static bool may_have(const struct ucma_id *id, uint16_t port)
+{
+    const struct cmbroker *b = id->broker;
+    const struct ucma_user *user = id->channel->user;
+    bool in_range = port >= b->port_first && port - b->port_first < b->port_count;
+    return (port && !in_range) || ucma_user_may(user, user->ports, (b->port_count + 1) / 2);
+}
+
 int ucma_take_port(struct ucma_id *id)
 {
     struct cmbroker *b = id->broker;
     uint16_t port = ucma_addr_port(&id->src);
     read_settings(b);
+    if (!may_have(id, port)) return -EDQUOT;
     if (!id->afonly_set) id->afonly = id->src.sin6_family == AF_INET || b->bindv6only;
     int err = port ? check_port(id, port, id->reuseaddr) : -EADDRNOTAVAIL;
     if (port == 0) {
@@ -68,10 +78,12 @@ int ucma_take_port(struct ucma_id *id)
             port = (uint16_t)(b->port_first + b->next_port++ % b->port_count);
             err = check_port(id, port, false);
         }
+        if (err) return -EADDRNOTAVAIL; /* as the kernel says it */
     }
     if (err) return err;
     id->src.sin6_port = htons(port);
     list_add_tail(bucket(b, port), &id->port);
+    id->channel->user->ports++;
     return 0;
 }
 
@@ -84,4 +96,9 @@ int ucma_claim_port(struct ucma_id *id)
     return err;
 }
 
-void ucma_release_port(struct ucma_id *id) { list_del(&id->port); }
+void ucma_release_port(struct ucma_id *id)
+{
+    if (list_empty(&id->port)) return;
+    list_del(&id->port);
+    id->channel->user->ports--;
+}

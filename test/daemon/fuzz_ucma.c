@@ -209,8 +209,8 @@ static void command(struct bytes *in, struct program *p)
 static void open_program(struct program *p)
 {
     *p = (struct program){0};
-    must(cmbroker_open(broker, (pid_t)(10 + (p == &program[2])), &p->channel, &p->opened, &p->fd) ==
-         0);
+    const unsigned n = p == &program[2];
+    must(cmbroker_open(broker, (pid_t)(10 + n), 1000 + n, &p->channel, &p->opened, &p->fd) == 0);
 }
 
 static void close_program(struct program *p)

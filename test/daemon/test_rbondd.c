@@ -1,4 +1,5 @@
 /* rbondd from outside: devices, bonds and their refusals, failover, functions, its end. */
+#include "ctl/server.h"
 #include "live.h"
 #include <arpa/inet.h>
 #include <net/if.h>
@@ -523,6 +524,61 @@ static void test_other_user(void **state)
     assert_int_equal(code, 0);
 }
 
+static int say_hello(struct ctl_client *c)
+{
+    struct ctl_reply reply;
+    int rc = ctl_call(c, CTL_HELLO, NULL, 0, sizeof(struct ctl_hello), &reply);
+
+    ctl_reply_free(&reply);
+    return rc;
+}
+
+/* One user's connections, all he may have and one more; then the others' turn. */
+static int crowd(int full, int done)
+{
+    static struct ctl_client *c[CTL_CONNS_PER_USER + 1];
+    const struct rlimit room = {2 * CTL_CONNS_PER_USER, 2 * CTL_CONNS_PER_USER};
+    char word = 0;
+
+    if (setrlimit(RLIMIT_NOFILE, &room) != 0) return 77;
+    if (setgid(54321) != 0 || setuid(54321) != 0) return 77;
+    for (unsigned i = 0; i < CTL_CONNS_PER_USER; i++)
+        if (ctl_connect(&c[i], live.path) != 0 || say_hello(c[i]) != 0) return 1;
+    if (ctl_connect(&c[CTL_CONNS_PER_USER], live.path) == 0 &&
+        say_hello(c[CTL_CONNS_PER_USER]) == 0)
+        return 2;
+    if (write(full, &word, 1) != 1 || read(done, &word, 1) != 0) return 3;
+    return 0;
+}
+
+static void test_crowd_of_a_user(void **state)
+{
+    int full[2], done[2];
+    char word;
+    struct ctl_client *c;
+
+    assert_true(pipe(full) == 0 && pipe(done) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(full[0]);
+        close(done[1]);
+        _exit(crowd(full[1], done[0]));
+    }
+    close(full[1]);
+    close(done[0]);
+    bool came = read(full[0], &word, 1) == 1;
+    if (came) {
+        assert_int_equal(ctl_connect(&c, live.path), 0);
+        assert_int_equal(say_hello(c), 0);
+        ctl_close(c);
+    }
+    close(done[1]);
+    close(full[0]);
+    int code = exit_code(pid);
+    if (code == 77) skip(); /* a user namespace of one user, or few descriptors */
+    assert_int_equal(code, 0);
+}
+
 static bool realtime(void)
 {
     return (sched_getscheduler(live.pid) & ~SCHED_RESET_ON_FORK) == SCHED_RR;
@@ -645,15 +701,25 @@ static void test_bad_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_devices),         LIVE(test_page_and_gids),
-        LIVE(test_refusals),        LIVE(test_enslave_and_release),
-        LIVE(test_failover),        LIVE(test_member_vanishes),
-        LIVE(test_killed_client),   LIVE(test_reclaim),
-        LIVE(test_steering),        LIVE(test_too_many),
-        LIVE(test_distrust),        LIVE(test_other_user),
-        LIVE(test_urgency),         LIVE(test_second_refused),
-        LIVE(test_killed_daemon),   cmocka_unit_test(test_command_line),
-        LIVE(test_configured_bond), LIVE(test_programs_outlive),
+        LIVE(test_devices),
+        LIVE(test_page_and_gids),
+        LIVE(test_refusals),
+        LIVE(test_enslave_and_release),
+        LIVE(test_failover),
+        LIVE(test_member_vanishes),
+        LIVE(test_killed_client),
+        LIVE(test_reclaim),
+        LIVE(test_steering),
+        LIVE(test_too_many),
+        LIVE(test_distrust),
+        LIVE(test_other_user),
+        LIVE(test_crowd_of_a_user),
+        LIVE(test_urgency),
+        LIVE(test_second_refused),
+        LIVE(test_killed_daemon),
+        cmocka_unit_test(test_command_line),
+        LIVE(test_configured_bond),
+        LIVE(test_programs_outlive),
         LIVE(test_bad_config),
     };
     struct rlimit lim;

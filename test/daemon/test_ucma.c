@@ -1,154 +1,11 @@
 /* The broker as librdmacm sees it: commands in, events out, over real sockets in a namespace of the
  * test's own. One device, whose address is on lo, so that both ends are this process. */
 #include "base/bits.h"
-#include "daemon/cmbroker.h"
-#include "port/port.h"
+#include "prog.h"
 
-#include "../watch/netns.h"
-#include <errno.h>
 #include <infiniband/verbs.h>
 #include <net/if.h>
-#include <netinet/in.h>
-#include <poll.h>
-#include <rdma/rdma_user_cm.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
-#include <time.h>
-
-#include <cmocka.h>
-
-#define GUID 0x1122334455667788ull
-#define PORT 7471
-
-/* librdmacm's numbers, whose header cannot stand beside the kernel's. */
-enum {
-    ADDR_RESOLVED = 0,
-    ADDR_ERROR = 1,
-    ROUTE_RESOLVED = 2,
-    CONNECT_REQUEST = 4,
-    CONNECT_RESPONSE = 5,
-    REJECTED = 8,
-    ESTABLISHED = 9,
-    DISCONNECTED = 10,
-    DEVICE_REMOVAL = 11,
-    MULTICAST_JOIN = 12,
-    MULTICAST_ERROR = 13,
-    TIMEWAIT_EXIT = 15
-};
-
-static uv_loop_t loop;
-static struct cmbroker *broker;
-static struct device_state state;
-static bool removed;
-
-struct prog {
-    struct cmbroker_channel *channel;
-    struct ctl_cm_opened opened;
-    int fd;
-    uint8_t reply[CTL_CM_MAX_REPLY];
-};
-
-static bool device(void *ctx, size_t index, struct cmbroker_device *out)
-{
-    (void)ctx;
-    *out = (struct cmbroker_device){"rb_test", GUID, &state};
-    return index == 0 && !removed;
-}
-
-static void open_prog(struct prog *p, pid_t pid)
-{
-    assert_int_equal(cmbroker_open(broker, pid, &p->channel, &p->opened, &p->fd), 0);
-}
-
-static void close_prog(struct prog *p)
-{
-    cmbroker_close(p->channel);
-    close(p->fd);
-}
-
-static ssize_t command_of(struct prog *p, uint32_t cmd, const void *body, size_t in)
-{
-    uint8_t bytes[CTL_CM_MAX_CMD];
-    struct rdma_ucm_cmd_hdr hdr = {.cmd = cmd, .in = (uint16_t)in, .out = 1024};
-    memcpy(bytes, &hdr, sizeof hdr);
-    memcpy(bytes + sizeof hdr, body, in);
-    return cmbroker_command(p->channel, bytes, sizeof hdr + in, p->reply, sizeof p->reply);
-}
-
-#define COMMAND(p, name, ...)                                                                      \
-    command_of(p, RDMA_USER_CM_CMD_##name, &(__VA_ARGS__), sizeof(__VA_ARGS__))
-
-static bool readable(int fd)
-{
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-    return poll(&pfd, 1, 0) == 1;
-}
-
-/* Runs the loop until an event waits, takes it, and wants it to be of this type. */
-static struct rdma_ucm_event_resp expect(struct prog *p, uint32_t type)
-{
-    struct rdma_ucm_event_resp e;
-    char token;
-    for (int i = 0; i < 10000 && !readable(p->fd); i++) {
-        uv_run(&loop, UV_RUN_NOWAIT);
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-    }
-    assert_true(readable(p->fd));
-    assert_int_equal(read(p->fd, &token, 1), 1);
-    assert_int_equal(COMMAND(p, GET_EVENT, (struct rdma_ucm_get_event){0}), sizeof e);
-    memcpy(&e, p->reply, sizeof e);
-    assert_int_equal(e.event, type);
-    return e;
-}
-
-static void expect_none(struct prog *p)
-{
-    for (int i = 0; i < 5; i++) uv_run(&loop, UV_RUN_NOWAIT);
-    assert_false(readable(p->fd));
-    assert_int_equal(COMMAND(p, GET_EVENT, (struct rdma_ucm_get_event){0}), -EAGAIN);
-}
-
-static uint32_t create(struct prog *p, uint64_t uid, uint16_t ps)
-{
-    uint32_t id;
-    assert_int_equal(COMMAND(p, CREATE_ID, (struct rdma_ucm_create_id){.uid = uid, .ps = ps}), 4);
-    memcpy(&id, p->reply, sizeof id);
-    return id;
-}
-
-static uint32_t destroy(struct prog *p, uint32_t id)
-{
-    uint32_t reported;
-    assert_int_equal(COMMAND(p, DESTROY_ID, (struct rdma_ucm_destroy_id){.id = id}), 4);
-    memcpy(&reported, p->reply, sizeof reported);
-    return reported;
-}
-
-static struct sockaddr_in6 ipv4(uint32_t addr, uint16_t port)
-{
-    struct sockaddr_in6 room = {0};
-    struct sockaddr_in *in = (struct sockaddr_in *)&room;
-    in->sin_family = AF_INET;
-    in->sin_port = htons(port);
-    in->sin_addr.s_addr = htonl(addr);
-    return room;
-}
-
-#define HERE 0x0a030001u
-#define NEAR 0x0a040009u /* on va's link */
-
-static ssize_t bind_to(struct prog *p, uint32_t id, struct sockaddr_in6 addr)
-{
-    return COMMAND(p, BIND_IP, (struct rdma_ucm_bind_ip){.id = id, .addr = addr});
-}
-
-static ssize_t resolve(struct prog *p, uint32_t id, uint32_t addr)
-{
-    struct rdma_ucm_resolve_ip r = {.id = id, .dst_addr = ipv4(addr, PORT), .timeout_ms = 2000};
-    return COMMAND(p, RESOLVE_IP, r);
-}
 
 static ssize_t set_option(struct prog *p, uint32_t id, uint32_t name, int value)
 {
@@ -757,40 +614,10 @@ static void test_nonsense(void **st)
     }
 }
 
-/* ---- set-up
- * ----------------------------------------------------------------------------------------- */
-
-static int set_up(void **st)
-{
-    (void)st;
-    state.steering = (struct steering){.generation = 1, .nmembers = 1};
-    state.member_ifindex[0] = if_nametoindex("lo");
-    state.mtu = 9000;
-    state.gid[1] = (struct gid){{[10] = 0xff, [11] = 0xff, 10, 3, 0, 1}};
-    state.gid_ifindex[1] = state.member_ifindex[0];
-    uv_loop_init(&loop);
-    struct cmbroker_conf conf = {.loop = &loop, .device = device, .ntx = 1};
-    conf.rx_fd = port_udp_rx_socket();
-    conf.tx_fd[0] = port_udp_tx_socket();
-    assert_true(conf.rx_fd >= 0 && conf.tx_fd[0] >= 0);
-    return cmbroker_new(&broker, &conf);
-}
-
-static int tear_down(void **st)
-{
-    (void)st;
-    cmbroker_free(broker);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    return uv_loop_close(&loop);
-}
-
 int main(void)
 {
-    if (!netns_enter()) return 77; /* skipped */
-    if (system("ip link set lo up && ip addr add 10.3.0.1/32 dev lo && "
-               "ip link add va type veth peer name vb && ip link set va up && "
-               "ip link set vb up && ip addr add 10.4.0.1/24 dev va") != 0)
-        return 1;
+    int rc = prog_network();
+    if (rc) return rc;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life),
         cmocka_unit_test(test_tokens_of_dropped_events),
@@ -812,5 +639,5 @@ int main(void)
         cmocka_unit_test(test_multicast_addresses),
         cmocka_unit_test(test_nonsense),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, prog_set_up, prog_tear_down);
 }
