@@ -8,6 +8,7 @@
  *   rc_req.c rc_comp.c    the requester: WQEs -> packets, and responses -> completions
  *   rc_resp.c rc_reply.c  the responder: requests -> memory, and ACKs, READ and atomic replies
  *   rc_timer.c when an RC requester must resend, and what it costs
+ *   rc_doubt.c was what a timer resent lost at all?
  *   window.c   the byte window: growth and cut
  *   uc.c ud.c  the unacknowledged services                        mr.c mw.c cq.c srq.c  as named
  *

@@ -45,6 +45,7 @@ void rc_reset(struct hca_qp *qp)
     rc_req_start(&qp->rc.req, psn_of(0));
     rc_resp_start(&qp->rc.resp, psn_of(0));
     rc_timer_start(&qp->rc.timer);
+    rc_doubt_over(&qp->rc.doubt);
     agenda_deadline(qp, NEVER);
 }
 
@@ -56,6 +57,7 @@ void rc_to_rts(struct hca_qp *qp)
     /* WQEs are refused before RTS: the ring's indices need not be 0, but it is empty. */
     qp->rc.req.send_index = qp->sq.next;
     rc_timer_start(&qp->rc.timer);
+    rc_doubt_over(&qp->rc.doubt);
     rc_attr_changed(qp);
     window_start(qp->hca, &qp->rc.window, qp->mtu);
 }
@@ -154,9 +156,17 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
     return n;
 }
 
-static void resend(struct hca_qp *qp)
+/* The oldest packet alone, until an answer tells what became of the rest. */
+static void ask(struct hca_qp *qp, when_t now)
 {
-    qp->rc.req.gap_handled = false;
+    struct rc *rc = &qp->rc;
+    if (rc_timer_is_silent(&rc->timer, now)) {
+        detour_start(qp, now);
+        rc_timer_detoured(&rc->timer, now);
+    }
+    rc_doubt_struck(&rc->doubt, now);
+    window_probe(&rc->window);
+    rc->req.gap_handled = false;
     rc_req_rewind(qp);
     agenda_ready(qp);
 }
@@ -166,17 +176,10 @@ void rc_expire(struct hca_qp *qp, when_t now)
     struct rc *rc = &qp->rc;
     switch (rc_timer_expire(&rc->timer, now)) {
     case RC_TIMER_IDLE: break;
-    case RC_TIMER_PROBE:
-        if (rc_timer_is_silent(&rc->timer)) detour_start(qp, now);
-        window_probe(&rc->window);
-        resend(qp);
-        break;
+    case RC_TIMER_PROBE: ask(qp, now); break;
     case RC_TIMER_RETRY:
         qp->hca->counters.timeouts++;
-        if (rc_timer_is_silent(&rc->timer)) detour_start(qp, now);
-        window_cut(&rc->window, rc->req.una, rc->req.top);
-        window_probe(&rc->window);
-        resend(qp);
+        ask(qp, now);
         break;
     case RC_TIMER_EXHAUSTED:
         qp->hca->counters.local_ack_timeout_err++;
@@ -201,6 +204,7 @@ bool rc_port_moved(struct hca_qp *qp, when_t now)
     if (unacked) {
         rc->req.gap_handled = false;
         rc_req_rewind(qp);
+        rc_doubt_over(&rc->doubt);
         window_moved(qp->hca, &rc->window);
     }
     rc_timer_moved(&rc->timer, rc_req_waits(qp), now);

@@ -1,8 +1,9 @@
-/* The reliable connected service of one QP (IBTA vol. 1, chapter 9), made of four machines:
+/* The reliable connected service of one QP (IBTA vol. 1, chapter 9), made of five machines:
  *
  *   rc_req.c rc_comp.c    the requester: WQEs -> packets, and responses -> completions
  *   rc_resp.c rc_reply.c  the responder: requests -> memory, and what it owes in return
  *   rc_timer.c            when the requester must resend, and what it costs
+ *   rc_doubt.c            was what a timer resent lost at all?
  *   window.c              how many bytes may be unacknowledged
  *
  * rc.c joins them: it is what qp.c and hca.c call. */
@@ -10,6 +11,7 @@
 #define RBOND_HCA_RC_H
 
 #include "hca/hca.h"
+#include "hca/rc_doubt.h"
 #include "hca/rc_req.h"
 #include "hca/rc_resp.h"
 #include "hca/rc_timer.h"
@@ -21,6 +23,7 @@ struct rc {
     struct rc_req req;
     struct rc_resp resp;
     struct rc_timer timer;
+    struct rc_doubt doubt;
     struct window window;
 };
 
@@ -40,8 +43,6 @@ void rc_posted(struct hca_qp *qp, when_t now);
 void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr *h,
               const uint8_t *payload, size_t len, when_t now);
 /* A congestion notification for this QP (annex A17.9); hca.c has counted it. */
-void rc_cnp(struct hca_qp *qp, when_t now);
-/* A congestion notification for this QP (annex A17). */
 void rc_cnp(struct hca_qp *qp, when_t now);
 /* Up to max packets; fewer than max means: nothing more may go now. */
 size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);

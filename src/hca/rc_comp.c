@@ -38,6 +38,27 @@ static void retire_reads(struct rc_req *r)
     }
 }
 
+/* Something was acknowledged after a timer's resend, perhaps more than that (`ahead`). */
+static void judge(struct hca_qp *qp, bool ahead, when_t now)
+{
+    struct rc *rc = &qp->rc;
+    bool all = psn_diff(rc->req.top, rc->req.una) == 0;
+    switch (rc_doubt_answered(&rc->doubt, all, ahead, rc_timer_least_rtt(&rc->timer), now)) {
+    case RC_DOUBT_NONE:
+    case RC_DOUBT_STANDS: break;
+    case RC_DOUBT_ALL_THERE: window_probe_over(&rc->window); break;
+    case RC_DOUBT_UNFOUNDED:
+        window_probe_over(&rc->window);
+        rc_req_resume(qp);
+        rc_timer_was_hasty(&rc->timer);
+        break;
+    case RC_DOUBT_FOUNDED:
+        window_probe_over(&rc->window);
+        window_cut(&rc->window, rc->req.una, rc->req.top);
+        break;
+    }
+}
+
 /* The next `n` PSNs are acknowledged: completes the WQEs that end there. */
 static void advance(struct hca_qp *qp, uint32_t n, when_t now)
 {
@@ -59,18 +80,27 @@ static void advance(struct hca_qp *qp, uint32_t n, when_t now)
         rc_req_complete_local(qp, now);
     }
     retire_reads(r);
-    if (psn_diff(r->next, r->una) < 0) { /* acknowledged ahead of its resend */
+    bool ahead = psn_diff(r->next, r->una) < 0;
+    if (ahead) { /* acknowledged ahead of its resend */
         r->next = r->una;
         r->send_index = sq->head;
         r->send_pkt = r->una_pkt;
     }
     r->gap_handled = false;
     window_acked(qp->hca, &qp->rc.window, cost);
-    window_ack_seen(&qp->rc.window, r->una, r->top);
+    window_ack_seen(&qp->rc.window, r->una);
     rc_timer_ack_seen(&qp->rc.timer, r->una, rc_req_waits(qp), now);
+    judge(qp, ahead, now);
     qp_ack_seen(qp, now);
     if (qp->state == HCA_QPS_SQD && sq->head == sq->next) qp_sq_drained(qp);
     if (r->send_index != sq->tail) agenda_ready(qp);
+}
+
+/* A NAK says what is to be resent: no doubt is left. */
+static void answered(struct hca_qp *qp)
+{
+    rc_doubt_over(&qp->rc.doubt);
+    window_probe_over(&qp->rc.window);
 }
 
 /* What una names was lost on its way there or back: once for each una, since what is still under
@@ -81,6 +111,7 @@ static void gap(struct hca_qp *qp, uint64_t *counter)
     if (r->gap_handled) return;
     r->gap_handled = true;
     ++*counter;
+    answered(qp);
     window_cut(&qp->rc.window, r->una, r->top);
     rc_req_rewind(qp);
     agenda_ready(qp);
@@ -105,6 +136,7 @@ static void on_rnr(struct hca_qp *qp, uint8_t code, when_t now)
         rc_req_fail(qp, HCA_WC_RNR_RETRY_EXC_ERR, now);
         return;
     }
+    answered(qp);
     rc_req_rewind(qp);
 }
 
@@ -181,6 +213,7 @@ void rc_comp_input(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *p
 {
     struct rc_req *r = &qp->rc.req;
     int32_t at = psn_diff(h->psn, r->una);
+    if (at < 0) rc_timer_was_hasty(&qp->rc.timer);       /* a request was there twice */
     if (at < 0 || psn_diff(h->psn, r->top) >= 0) return; /* a duplicate, or a ghost */
     switch (roce_op(h->opcode)) {
     case ROCE_ACK: on_ack(qp, h->aeth.syndrome, (uint32_t)at, now); return;

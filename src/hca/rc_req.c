@@ -54,6 +54,7 @@ static void step(struct hca_qp *qp, const struct wqe *wqe, uint32_t n, uint32_t 
         qp->hca->counters.tx_retransmits++;
         qp->hca->members[qp->member].retransmits++;
         qp->view.retransmits++;
+        rc_timer_resent(&qp->rc.timer, r->next, n);
     }
     r->next = psn_add(r->next, n);
     if (psn_diff(r->next, r->top) > 0) r->top = r->next;
@@ -374,13 +375,35 @@ size_t rc_req_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t n
 void rc_req_rewind(struct hca_qp *qp)
 {
     struct rc_req *r = &qp->rc.req;
+    if (psn_diff(r->top, r->next) == 0) {
+        r->top_index = r->send_index;
+        r->top_pkt = r->send_pkt;
+    }
     r->next = r->una;
     r->send_index = qp->sq.head;
     r->send_pkt = r->una_pkt;
     r->unasked = 0;
     r->reads.cursor = r->reads.head;
-    rc_timer_rewound(&qp->rc.timer);
     window_rewound(qp->hca, &qp->rc.window);
+}
+
+void rc_req_resume(struct hca_qp *qp)
+{
+    struct rc_req *r = &qp->rc.req;
+    if (psn_diff(r->top, r->next) == 0) return;
+    uint32_t cost = 0, pkt = r->una_pkt;
+    for (uint32_t i = qp->sq.head; i != r->top_index; i++, pkt = 0) {
+        const struct wqe *wqe = sq_at(&qp->sq, i);
+        if (!wqe_is_local(wqe)) cost += rc_cost(qp, wqe->length, pkt, wqe->npsn - pkt);
+    }
+    if (r->top_pkt > pkt)
+        cost += rc_cost(qp, sq_at(&qp->sq, r->top_index)->length, pkt, r->top_pkt - pkt);
+    r->next = r->top;
+    r->send_index = r->top_index;
+    r->send_pkt = r->top_pkt;
+    r->unasked = 0;
+    r->reads.cursor = r->reads.tail;
+    window_resumed(qp->hca, &qp->rc.window, cost);
 }
 
 void rc_req_fail(struct hca_qp *qp, enum hca_wc_status status, when_t now)

@@ -44,6 +44,7 @@ struct rc_req {
     uint32_t una_pkt;    /* packets of the WQE at sq.head that are acknowledged */
     uint32_t send_index; /* WQE of `next`; sq.next: none started yet */
     uint32_t send_pkt;   /* and the packet in it */
+    uint32_t top_index, top_pkt; /* the same of `top`, while next is behind it */
     uint32_t reads_open; /* WQEs with answers of their own started, not completed: a fence waits */
     uint32_t unasked;    /* bytes sent since the last AckReq */
     bool gap_handled;    /* rewound for the gap at una; more signs of it say nothing new */
@@ -55,6 +56,8 @@ void rc_req_start(struct rc_req *req, psn_t first);
 size_t rc_req_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now);
 /* Nothing sent since una counts as sent. */
 void rc_req_rewind(struct hca_qp *qp);
+/* All sent since una counts as sent after all. */
+void rc_req_resume(struct hca_qp *qp);
 /* The WQE at sq.head cannot go on: completes it so, the QP fails. */
 void rc_req_fail(struct hca_qp *qp, enum hca_wc_status status, when_t now);
 /* Completes the local WQEs at sq.head, which are executed and waited for their elders. */

@@ -4,8 +4,8 @@
  * InfiniBand's own fabric never drops; ours ends in a socket's receive buffer of perhaps 200 KB
  * that all QPs of the peer share. So each QP has a window in bytes, READ data that it has asked for
  * included: slow start from conf.start_window, then one packet more per window, cut by half for a
- * loss, once per window. A probe (rc_timer.c) lets one packet out at a time until an answer comes:
- * if the answer says that all had arrived, the peer was slow and nothing is cut.
+ * loss, once per window. A timer that strikes proves no loss: until it is known what there was
+ * (rc_doubt.c), one packet goes out at a time and nothing is cut.
  *
  * Above the QPs stands conf.inflight_cap. Each QP that has bytes out or wants to may have an equal
  * share of it, though always one packet; where even that is too much, QPs wait in hca->starved and
@@ -126,7 +126,8 @@ void window_turn_over(struct hca *hca, struct window *w)
 
 uint32_t window_room(const struct hca *hca, const struct window *w)
 {
-    uint32_t limit = w->probing ? w->packet : w->size;
+    uint32_t limit = w->size;
+    if (w->probing) return 0;
     if (hca->inflight_users > 1 && hca->inflight_share < limit) limit = hca->inflight_share;
     if (limit < w->packet) limit = w->packet;
     return limit > w->in_flight ? limit - w->in_flight : 0;
@@ -178,6 +179,12 @@ void window_acked(struct hca *hca, struct window *w, uint32_t cost)
 
 void window_rewound(struct hca *hca, struct window *w) { give_back(hca, w, w->in_flight); }
 
+void window_resumed(struct hca *hca, struct window *w, uint32_t cost)
+{
+    window_rewound(hca, w);
+    window_sent(hca, w, cost);
+}
+
 void window_cut(struct window *w, psn_t una, psn_t top)
 {
     if (w->recovering && psn_diff(una, w->recover) < 0) return;
@@ -191,12 +198,10 @@ void window_cut(struct window *w, psn_t una, psn_t top)
 
 void window_probe(struct window *w) { w->probing = true; }
 
-void window_ack_seen(struct window *w, psn_t una, psn_t top)
+void window_probe_over(struct window *w) { w->probing = false; }
+
+void window_ack_seen(struct window *w, psn_t una)
 {
-    if (w->probing) {
-        w->probing = false;
-        if (psn_diff(top, una) > 0) window_cut(w, una, top);
-    }
     if (w->recovering && psn_diff(una, w->recover) >= 0) w->recovering = false;
 }
 

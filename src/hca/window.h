@@ -20,7 +20,7 @@ struct window {
     uint32_t in_flight;
     uint32_t packet; /* one full packet with its overhead: the least window */
     bool limited;    /* it has held something back: only then does it grow */
-    bool probing;    /* one packet at a time until something is acknowledged */
+    bool probing;    /* one packet at a time: a timer has struck */
     bool woken;      /* room is kept for one packet of it until its turn is over */
     bool recovering; /* cut for a loss below `recover`: not cut again before */
     psn_t recover;
@@ -40,11 +40,14 @@ void window_acked(struct hca *hca, struct window *w, uint32_t cost);
 void window_turn_over(struct hca *hca, struct window *w);
 /* All in flight counts as lost, or will be sent again. */
 void window_rewound(struct hca *hca, struct window *w);
+/* That was wrong: `cost` is in flight. */
+void window_resumed(struct hca *hca, struct window *w, uint32_t cost);
 /* Losses and their signs. `una` and `top` as in rc_req.h. */
 void window_cut(struct window *w, psn_t una, psn_t top);
+/* One packet at a time from now on, until it is over. */
 void window_probe(struct window *w);
-/* Something was acknowledged; what lies between una and top after a probe was lost. */
-void window_ack_seen(struct window *w, psn_t una, psn_t top);
+void window_probe_over(struct window *w);
+void window_ack_seen(struct window *w, psn_t una);
 void window_moved(const struct hca *hca, struct window *w);
 
 #endif

@@ -147,6 +147,29 @@ static void probes_double(void **state)
     wire_close(&w);
 }
 
+/* The way becomes as long as three timeouts while a window is out: after a resend or two the clocks
+ * wait for it, and the window stays as it was. */
+static void way_grows(void **state)
+{
+    enum { LEN = 2 << 20, WINDOW = 65536 };
+    wire_open(&w, &(struct wire_conf){.timeout = 14,
+                                      .retry_cnt = 7,
+                                      .path_mtu = 5,
+                                      .start_window = WINDOW,
+                                      .max_window = WINDOW});
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, LEN, 0);
+    wire_run_for(&w, 200 * US_NS);
+    w.rtt_extra_ns = 100 * MS_NS;
+    when_t start = w.now;
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    uint64_t trips = LEN / (WINDOW - 8 * 512) + 1;
+    assert_true(when_since(w.now, start) < (trips + 3) * 200 * MS_NS);
+    assert_in_range(hca_counters(w.hca[0])->tx_retransmits, 1, 40);
+    assert_in_range(hca_counters(w.hca[0])->timeouts, 1, 4);
+    wire_close(&w);
+}
+
 /* ---- RNR --------------------------------------------------------------------------------- */
 
 static void rnr_then_posted(void **state)
@@ -385,6 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rnr_table),
+        cmocka_unit_test(way_grows),
         cmocka_unit_test(retry_exhausted),
         cmocka_unit_test(local_fault_stops),
         cmocka_unit_test(timeout_0_is_never),
