@@ -52,7 +52,7 @@ static const struct argp_option option_list[] = {
     {"seconds", 's', "S", 0, "stop after S seconds, however many seeds that was", 0},
     {"profile", 'p', "NAME", 0,
      "links of this kind only: clean, lossy, reorder, double, corrupt, mixed, "
-     "cuts, flapping, both-ends, one-sided, silent, blackout, stays-down, tiny-socket",
+     "cuts, flapping, both-ends, one-sided, silent, blackout, stays-down, tiny-socket, far",
      0},
     {"twice", '2', NULL, 0, "run each seed twice: both must do exactly the same", 0},
     {"keep-going", 'k', NULL, 0, "go on after a failure", 0},

@@ -44,6 +44,13 @@ static struct link_profile draw_link(struct plan *p, struct rng *rng)
     if (p->profile == PROFILE_DOUBLE) l.reorder = rng_percent(rng, 50);
     if (p->profile == PROFILE_DOUBLE || mixed)
         l.dup_ppm = (uint32_t)rng_range(rng, 1000, rng_percent(rng, 70) ? 50000 : 300000);
+    if (p->profile == PROFILE_FAR) {
+        l.delay_ns = rng_range(rng, 5 * MS_NS, 200 * MS_NS);
+        l.jitter_ns = rng_percent(rng, 50) ? 0 : rng_range(rng, 0, l.delay_ns);
+        l.reorder = rng_percent(rng, 25);
+        l.loss_ppm = p->links_lose ? (uint32_t)rng_range(rng, 100, 10000) : 0;
+        l.dup_ppm = rng_percent(rng, 30) ? (uint32_t)rng_range(rng, 1000, 50000) : 0;
+    }
     if (p->profile == PROFILE_CORRUPT || mixed)
         l.corrupt_ppm = (uint32_t)rng_range(rng, 100, rng_percent(rng, 70) ? 10000 : 50000);
     return l;
@@ -117,7 +124,8 @@ static uint64_t slowest_notice(const struct plan *p)
 /* ---- queue pairs -------------------------------------------------------------------------------
  */
 
-/* The smallest timeout exponent under which a healthy world never times out. */
+/* The smallest timeout exponent under which a healthy world never times out; of far hosts, one
+ * whose retries together last for some round trips. */
 static uint8_t least_timeout(const struct plan *p)
 {
     uint64_t ns = 300 * US_NS, cap = 0;
@@ -130,6 +138,7 @@ static uint8_t least_timeout(const struct plan *p)
     uint64_t bytes = (uint64_t)p->npackets * (4096 + DATAGRAM_WIRE_OVERHEAD);
     if (p->bytes_per_ms) ns += 2 * (bytes < cap ? bytes : cap) * MS_NS / p->bytes_per_ms;
     if (cuts_links(p->profile)) ns += slowest_notice(p);
+    if (p->profile == PROFILE_FAR) ns = ns / 8 * 3;
     uint8_t e = 1;
     while (e < 22 && (4096ull << e) < ns) e++;
     return e;
@@ -347,6 +356,11 @@ void plan_draw(struct plan *p, uint64_t seed, enum profile only)
     p->links_lose = f == PROFILE_LOSSY || f == PROFILE_MIXED || f == PROFILE_CORRUPT ||
                     f == PROFILE_TINY_SOCKET;
     p->links_double = f == PROFILE_DOUBLE || f == PROFILE_MIXED;
+    if (f == PROFILE_FAR) {
+        p->links_lose = rng_percent(&rng, 50);
+        p->links_double =
+            true; /* also: of a multicast's two copies one comes long after the other */
+    }
     p->must_survive = f == PROFILE_CUTS; /* its cuts leave a member each */
     struct rng part = rng_fork(&rng, 1);
     draw_world(p, &part);

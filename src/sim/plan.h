@@ -24,7 +24,8 @@
     X(BOTH_ENDS, "both-ends")                                                                      \
     X(ONE_SIDED, "one-sided")                                                                      \
     X(SILENT, "silent")                                                                            \
-    X(BLACKOUT, "blackout") X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")
+    X(BLACKOUT, "blackout") X(STAYS_DOWN, "stays-down") X(TINY_SOCKET, "tiny-socket")     \
+    X(FAR, "far")
 
 enum profile {
 #define X(id, name) PROFILE_##id,

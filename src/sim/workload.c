@@ -9,7 +9,7 @@
 
 #define PACKETS_MAX 300000
 #define TIME_MAX_NS (4000 * SEC_NS)
-#define QUIET_NS (200 * MS_NS) /* after a RESET, until every packet of before is gone */
+#define QUIET_NS (1 * SEC_NS) /* after a RESET, until every packet of before is gone */
 
 /* ---- turns and polls
  * ----------------------------------------------------------------------------- */
