@@ -3,7 +3,8 @@
  *   hca.c      packets in and out, QPs in turn    numbers.c QPN -> QP, SRQ number -> SRQ
  *   agenda.c   deadlines and turns                event.c   async events that wait for the owner
  *   pace.c     the speed of what is not acknowledged
- *   mcast.c    multicast groups -> UD QPs         twins.c   copies that came by two members */
+ *   mcast.c    multicast groups -> UD QPs         twins.c   copies that came by two members
+ *   xrc_guest.c  other functions' targets in our SRQs */
 #ifndef RBOND_HCA_ADAPTER_H
 #define RBOND_HCA_ADAPTER_H
 
@@ -12,6 +13,8 @@
 #include "hca/hca.h"
 #include "hca/mcast.h"
 #include "hca/pace.h"
+
+#define GUEST_CHAINS 64
 
 /* What can raise async events. Each type waits once: an event not yet taken stands for the ones
  * that follow it, so the queue needs no memory of its own and cannot overflow. */
@@ -66,6 +69,11 @@ struct hca {
     uint32_t inflight_users, inflight_share; /* window.c: QPs with a part in it, the part of each */
 
     struct numbers qpns, srqns;
+
+    /* XRC between functions */
+    struct list calling, calls_full; /* xrc_calls.node: have calls to send; found no room for them */
+    struct list guests[GUEST_CHAINS];  /* xrc_guest.c: other functions' targets, by QPN */
+    uint32_t nguests;
 };
 
 /* A 64-bit number for keys and tags. */

@@ -3,6 +3,8 @@
 #include "base/must.h"
 #include "hca/qp.h"
 #include "hca/ud.h"
+#include "hca/xrc_calls.h"
+#include "hca/xrc_guest.h"
 #include "wire/opcode.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -23,10 +25,12 @@ struct hca *hca_new(const struct hca_conf *conf)
     hca->random = conf->seed;
     memset(hca->table.home, STEER_NO_MEMBER, sizeof hca->table.home);
     memset(hca->table.active, STEER_NO_MEMBER, sizeof hca->table.active);
-    struct list *heads[] = {&hca->ready,    &hca->sent,    &hca->held,      &hca->events,
-                            &hca->notified, &hca->overrun, &hca->moderated, &hca->starved,
-                            &hca->qps,      &hca->cqs,     &hca->srqs,      &hca->mrs.free};
+    struct list *heads[] = {&hca->ready,    &hca->sent,      &hca->held,      &hca->events,
+                            &hca->notified, &hca->overrun,   &hca->moderated, &hca->starved,
+                            &hca->qps,      &hca->cqs,       &hca->srqs,      &hca->mrs.free,
+                            &hca->calling,  &hca->calls_full};
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) list_init(heads[i]);
+    for (size_t i = 0; i < GUEST_CHAINS; i++) list_init(&hca->guests[i]);
     hca->qpns.cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
     hca->srqns.cursor = (uint32_t)hca_random(hca) & (HCA_MAX_QP - 1);
     return hca;
@@ -35,6 +39,7 @@ struct hca *hca_new(const struct hca_conf *conf)
 void hca_free(struct hca *hca)
 {
     if (!hca) return;
+    xrc_guests_free_all(hca);
     list_for_each_safe (node, tmp, &hca->qps) {
         struct hca_qp *qp = container_of(node, struct hca_qp, all);
         mcast_forget(hca, qp);
@@ -44,6 +49,7 @@ void hca_free(struct hca *hca)
         hca_srq_destroy(hca, container_of(node, struct hca_srq, all));
     list_for_each_safe (node, tmp, &hca->cqs)
         hca_cq_destroy(hca, container_of(node, struct hca_cq, all));
+    xrc_calls_free_all(hca);
     mr_free_all(hca);
     mcast_free(hca);
     heap_free(&hca->alarms);

@@ -210,6 +210,7 @@ struct hca_qp_init {
     enum hca_qp_type type;
     uint32_t pd;
     uint32_t xrcd;        /* the owner's number of an XRC domain, not 0 */
+    bool xrcd_shared;     /* other functions take part in it: see hca/call.h */
     struct hca_cq *send_cq, *recv_cq;
     struct hca_srq *srq;  /* NULL: a receive queue of its own */
     struct hca_qp_cap cap; /* in: wanted; hca_qp_create writes what was given, at least as much */

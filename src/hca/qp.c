@@ -2,6 +2,7 @@
  * common headers. Which transition wants which attributes is qp_modify.c. */
 #include "hca/qp.h"
 #include "base/must.h"
+#include "hca/xrc_calls.h"
 #include "wire/opcode.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -128,11 +129,8 @@ int hca_qp_create(struct hca *hca, struct hca_qp_init *init, struct hca_qp **out
     struct hca_qp *qp = qp_new(hca, init);
     if (!qp) return -ENOMEM;
     if (qp_is_reliable(qp)) err = rc_init(qp);
-    if (err < 0) {
-        free_queues(qp);
-        return err;
-    }
-    err = agenda_reserve(hca, hca->nqps + 1);
+    if (err == 0 && qp->type == HCA_QPT_XRC_RECV && init->xrcd_shared) err = xrc_calls_new(qp);
+    if (err == 0) err = agenda_reserve(hca, hca->nqps + 1);
     if (err == 0) err = numbers_add(hca, &hca->qpns, qp, &qp->qpn);
     if (err < 0) {
         if (qp_is_reliable(qp)) rc_fini(qp);

@@ -7,6 +7,7 @@
  *   rc.c       the RC service, made of:
  *   rc_req.c rc_comp.c    the requester: WQEs -> packets, and responses -> completions
  *   rc_resp.c rc_reply.c  the responder: requests -> memory, and ACKs, READ and atomic replies
+ *   xrc_calls.c  what an XRC responder has other functions execute
  *   rc_timer.c when an RC requester must resend, and what it costs
  *   rc_doubt.c was what a timer resent lost at all?
  *   window.c   the byte window: growth and cut

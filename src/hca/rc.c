@@ -1,6 +1,7 @@
 /* The RC service of one QP: joins requester, responder, timers and window to the calls of qp.c and
  * hca.c, and keeps the QP's deadline and turns. See rc.h for who does what. */
 #include "hca/qp.h"
+#include "hca/xrc_calls.h"
 #include "wire/opcode.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -35,6 +36,7 @@ int rc_init(struct hca_qp *qp)
 void rc_fini(struct hca_qp *qp)
 {
     window_stop(qp->hca, &qp->rc.window);
+    xrc_calls_leave(qp);
     free(qp->rc.resp.ring);
     qp->rc.resp.ring = NULL;
 }
@@ -43,6 +45,7 @@ void rc_reset(struct hca_qp *qp)
 {
     window_stop(qp->hca, &qp->rc.window);
     rc_req_start(&qp->rc.req, psn_of(0));
+    xrc_calls_stop(qp);
     rc_resp_start(&qp->rc.resp, psn_of(0));
     rc_timer_start(&qp->rc.timer);
     rc_doubt_over(&qp->rc.doubt);

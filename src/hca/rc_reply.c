@@ -8,6 +8,7 @@
  * no longer remembered is dropped, since a requester that respects our max_dest_rd_atomic cannot
  * still wait for it. */
 #include "hca/qp.h"
+#include "hca/xrc_calls.h"
 #include "wire/opcode.h"
 
 static struct rc_resource *at(const struct rc_resp *r, uint32_t index)
@@ -172,18 +173,27 @@ static void emit_atomic_result(struct hca_qp *qp, struct rc_resource *res, struc
     res->cur = res->end;
 }
 
-/* The next packet of a READ's data; of a FLUSH's or an ATOMIC WRITE's answer, which is that to a
- * READ of nothing. False: the region has gone since the READ was accepted. */
-static bool emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hca_tx *tx)
+/* Refused: the region has gone since the READ was accepted. */
+static enum xrc_data data_of(struct hca_qp *qp, const struct rc_resource *res, uint32_t offset,
+                             uint32_t len, uint8_t **from)
+{
+    *from = NULL;
+    if (len == 0) return XRC_DATA_HERE;
+    if (res->srqn) return xrc_calls_data(qp, res, from);
+    *from = mr_remote_at(qp->hca, res->pd, qp->qpn, res->rkey, res->va + offset, len,
+                         HCA_ACCESS_REMOTE_READ);
+    return *from ? XRC_DATA_HERE : XRC_DATA_REFUSED;
+}
+
+/* The next packet of a READ's data, if that is here; of a FLUSH's or an ATOMIC WRITE's answer,
+ * which is that to a READ of nothing. */
+static enum xrc_data emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hca_tx *tx)
 {
     uint32_t offset = res->cur << __builtin_ctz(qp->mtu), len = res->length - offset;
-    uint8_t *from = NULL;
+    uint8_t *from;
     if (len > qp->mtu) len = qp->mtu;
-    if (len) {
-        from = mr_remote_at(qp->hca, res->pd, qp->qpn, res->rkey, res->va + offset, len,
-                            HCA_ACCESS_REMOTE_READ);
-        if (!from) return false;
-    }
+    enum xrc_data found = data_of(qp, res, offset, len, &from);
+    if (found != XRC_DATA_HERE) return found;
     bool last = res->cur + 1 == res->end;
     struct roce_hdr h = {.psn = psn_add(res->psn, res->cur)};
     h.opcode = res->fresh ? last ? ROCE_READ_RESP_ONLY : ROCE_READ_RESP_FIRST
@@ -197,7 +207,7 @@ static bool emit_read_data(struct hca_qp *qp, struct rc_resource *res, struct hc
     qp_emit(qp, tx, &h);
     res->fresh = false;
     res->cur++;
-    return true;
+    return XRC_DATA_HERE;
 }
 
 static void emit_ack(struct hca_qp *qp, struct hca_tx *tx, uint8_t syndrome, psn_t psn)
@@ -249,13 +259,16 @@ size_t rc_reply_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t
     size_t n = 0;
     if (qp->state != HCA_QPS_RTR && qp->state != HCA_QPS_RTS && qp->state != HCA_QPS_SQD) return 0;
     while (n < max && (res = next_resource(r))) {
-        if (is_atomic((enum roce_op)res->op)) {
+        enum xrc_data found = XRC_DATA_HERE;
+        if (is_atomic((enum roce_op)res->op))
             emit_atomic_result(qp, res, &out[n]);
-        } else if (!emit_read_data(qp, res, &out[n])) {
+        else
+            found = emit_read_data(qp, res, &out[n]);
+        if (found == XRC_DATA_AWAITED) return n; /* nothing overtakes it */
+        if (found == XRC_DATA_REFUSED)
             memory_has_gone(qp, res);
-            continue;
-        }
-        n++;
+        else
+            n++;
     }
     if (n < max && r->nak) emit_nak(qp, &out[n++], now);
     return n;

@@ -6,6 +6,7 @@
  * sequence or RNR is the QP's last word. Nothing arrives in memory before its message has passed
  * all checks, and no completion is written before its data. */
 #include "hca/qp.h"
+#include "hca/xrc_calls.h"
 #include "wire/opcode.h"
 
 /* Requests with responses of their own. */
@@ -25,7 +26,7 @@ static void fail_recv(struct hca_qp *qp, enum hca_wc_status status, when_t now)
                    -1);
 }
 
-static void refuse(struct hca_qp *qp, uint8_t syndrome)
+void rc_resp_refuse(struct hca_qp *qp, uint8_t syndrome)
 {
     struct rc_resp *r = &qp->rc.resp;
     switch (syndrome) {
@@ -243,7 +244,7 @@ static void do_send(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props,
     }
     r->offset += (uint32_t)len;
     if ((props & OP_IETH) && !mw_invalidate(qp, h->ieth_rkey)) {
-        refuse(qp, AETH_NAK_REMOTE_ACCESS);
+        rc_resp_refuse(qp, AETH_NAK_REMOTE_ACCESS);
         return;
     }
     plain_executed(qp, h, props, now);
@@ -265,7 +266,7 @@ static void do_write(struct hca_qp *qp, const struct roce_hdr *h, uint32_t props
         uint8_t *to = mr_remote_at(qp->hca, qp_remote_pd(qp), qp->qpn, r->rkey, r->va + r->offset,
                                    len, HCA_ACCESS_REMOTE_WRITE);
         if (!to) {
-            refuse(qp, AETH_NAK_REMOTE_ACCESS);
+            rc_resp_refuse(qp, AETH_NAK_REMOTE_ACCESS);
             return;
         }
         write_memory(to, payload, len);
@@ -281,7 +282,7 @@ static struct rc_resource *remember(struct hca_qp *qp, const struct roce_hdr *h,
 {
     struct rc_resource *res = rc_reply_new(qp, roce_op(h->opcode));
     if (!res) {
-        refuse(qp, AETH_NAK_INVALID_REQUEST);
+        rc_resp_refuse(qp, AETH_NAK_INVALID_REQUEST);
         return NULL;
     }
     res->psn = h->psn;
@@ -292,15 +293,22 @@ static struct rc_resource *remember(struct hca_qp *qp, const struct roce_hdr *h,
     return res;
 }
 
-static void do_read(struct hca_qp *qp, const struct roce_hdr *h)
+/* Of memory of `pd`, or of another function, whose SRQ `srqn` is. */
+static void remember_read(struct hca_qp *qp, const struct roce_hdr *h, uint32_t pd, uint32_t srqn)
 {
     uint32_t mtu = qp->mtu, len = h->reth.len;
     uint32_t n = len ? (uint32_t)(((uint64_t)len + mtu - 1) >> __builtin_ctz(mtu)) : 1;
     struct rc_resource *res = remember(qp, h, h->reth.va, n);
     if (!res) return;
-    res->pd = qp_remote_pd(qp);
+    res->pd = pd;
+    res->srqn = srqn;
     res->rkey = h->reth.rkey;
     res->length = len;
+}
+
+static void do_read(struct hca_qp *qp, const struct roce_hdr *h)
+{
+    remember_read(qp, h, qp_remote_pd(qp), 0);
 }
 
 /* NULL: refused. Not there: a page on demand. Not aligned: behind an odd iova. */
@@ -309,7 +317,7 @@ static uint64_t *word_at(struct hca_qp *qp, uint32_t rkey, uint64_t va, uint32_t
     uint64_t *word = (uint64_t *)(void *)mr_remote_at(qp->hca, qp_remote_pd(qp), qp->qpn, rkey, va,
                                                       sizeof *word, access);
     if (word && ((uintptr_t)word & 7) == 0) return word;
-    refuse(qp, word ? AETH_NAK_INVALID_REQUEST : AETH_NAK_REMOTE_ACCESS);
+    rc_resp_refuse(qp, word ? AETH_NAK_INVALID_REQUEST : AETH_NAK_REMOTE_ACCESS);
     return NULL;
 }
 
@@ -341,13 +349,32 @@ static void do_flush(struct hca_qp *qp, const struct roce_hdr *h)
     if (remember(qp, h, h->reth.va, 1)) __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
+void rc_resp_executed_elsewhere(struct hca_qp *qp, const struct roce_hdr *h, uint64_t result,
+                                when_t now)
+{
+    uint32_t props = roce_opcode(h->opcode)->props;
+    qp->srq = NULL; /* it is not the one of a message under way */
+    if (props & OP_READ_REQ) {
+        remember_read(qp, h, 0, h->xrc_srqn);
+    } else if (props & OP_ANSWERED) {
+        uint64_t va = props & OP_ATOMIC_REQ ? h->atomic.va : h->reth.va;
+        struct rc_resource *res = remember(qp, h, va, 1);
+        if (res) res->result = result;
+    } else {
+        if (props & OP_FIRST) qp->rc.resp.message = props & OP_SEND ? RC_IN_SEND : RC_IN_WRITE;
+        plain_executed(qp, h, props, now);
+    }
+}
+
 /* ---- by PSN ------------------------------------------------------------------------------ */
 
 void rc_resp_start(struct rc_resp *r, psn_t first)
 {
     struct rc_resource *ring = r->ring;
+    struct xrc_calls *calls = r->calls;
     *r = (struct rc_resp){.epsn = first, .event = -1};
     r->ring = ring;
+    r->calls = calls;
     if (ring) memset(ring, 0, RC_RESOURCES * sizeof *ring);
 }
 
@@ -359,6 +386,7 @@ void rc_resp_stop(struct hca_qp *qp, when_t now)
     r->nak = 0;
     r->message = RC_NO_MESSAGE;
     r->emit = r->tail;
+    xrc_calls_stop(qp);
 }
 
 void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq)
@@ -368,6 +396,27 @@ void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq)
     qp->srq = NULL;
 }
 
+void rc_resp_execute(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload,
+                     size_t len, when_t now)
+{
+    uint32_t props = roce_opcode(h->opcode)->props;
+    uint8_t verdict = check(qp, h, props, len);
+    if (verdict != AETH_ACK)
+        rc_resp_refuse(qp, verdict);
+    else if (props & OP_SEND)
+        do_send(qp, h, props, payload, len, now);
+    else if (props & OP_WRITE)
+        do_write(qp, h, props, payload, len, now);
+    else if (props & OP_READ_REQ)
+        do_read(qp, h);
+    else if (props & OP_ATOMIC_REQ)
+        do_atomic(qp, h);
+    else if (props & OP_ATOMIC_WRITE_REQ)
+        do_atomic_write(qp, h, payload);
+    else
+        do_flush(qp, h);
+}
+
 void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, const uint8_t *payload,
                    size_t len, when_t now)
 {
@@ -375,6 +424,7 @@ void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, con
     uint32_t props = roce_opcode(h->opcode)->props;
     int32_t ahead = psn_diff(h->psn, r->epsn);
     if (r->dead) return;
+    if (r->calls && xrc_calls_input(qp, h, payload, len, now)) return;
     if (ahead > 0) {
         if (r->muted) return;
         qp->hca->counters.out_of_sequence++;
@@ -390,19 +440,5 @@ void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, con
             rc_reply_ack(qp);
         return;
     }
-    uint8_t verdict = check(qp, h, props, len);
-    if (verdict != AETH_ACK)
-        refuse(qp, verdict);
-    else if (props & OP_SEND)
-        do_send(qp, h, props, payload, len, now);
-    else if (props & OP_WRITE)
-        do_write(qp, h, props, payload, len, now);
-    else if (props & OP_READ_REQ)
-        do_read(qp, h);
-    else if (props & OP_ATOMIC_REQ)
-        do_atomic(qp, h);
-    else if (props & OP_ATOMIC_WRITE_REQ)
-        do_atomic_write(qp, h, payload);
-    else
-        do_flush(qp, h);
+    rc_resp_execute(qp, h, payload, len, now);
 }

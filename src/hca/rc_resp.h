@@ -8,6 +8,7 @@
 
 struct hca_qp;
 struct hca_srq;
+struct xrc_calls;
 
 /* A responder resource (IBTA 9.7.5.1.2): a READ, atomic, FLUSH or ATOMIC WRITE that was executed, kept
  * so that a duplicate can be answered: a READ by reading again, an atomic from `result`, never by
@@ -18,6 +19,7 @@ struct rc_resource {
     uint32_t cur, end;
     uint64_t va;
     uint32_t pd, rkey, length;
+    uint32_t srqn; /* whose function has the memory: xrc_calls.c; 0: this one */
     uint64_t result;
     uint8_t op;  /* enum roce_op of the request */
     bool fresh;  /* the next packet is the first of a response: RDMA READ response FIRST or ONLY */
@@ -47,6 +49,7 @@ struct rc_resp {
 
     struct rc_resource *ring; /* RC_RESOURCES */
     uint32_t tail, emit;      /* indices only grow: [emit, tail) may have something to send */
+    struct xrc_calls *calls;  /* NULL: all requests are executed here */
 };
 
 /* max_dest_rd_atomic bounds how many are answered at a time, FLUSHes not counted; more are
@@ -58,6 +61,15 @@ void rc_resp_start(struct rc_resp *resp, psn_t first);
 void rc_resp_input(struct hca_qp *qp, uint8_t via, const struct roce_hdr *h, const uint8_t *payload, size_t len,
                    when_t now);
 void rc_resp_stop(struct hca_qp *qp, when_t now);
+/* The request with the PSN expected: checks and executes it. What comes of it is as after its
+ * arrival: epsn has moved, or a NAK is due. */
+void rc_resp_execute(struct hca_qp *qp, const struct roce_hdr *h, const uint8_t *payload, size_t len,
+                     when_t now);
+/* The same request was executed by another function; `result`: an atomic's. */
+void rc_resp_executed_elsewhere(struct hca_qp *qp, const struct roce_hdr *h, uint64_t result,
+                                when_t now);
+/* It is refused, with an enum aeth_syndrome. */
+void rc_resp_refuse(struct hca_qp *qp, uint8_t syndrome);
 /* An XRC SRQ is being destroyed, and a message that has taken a receive from it loses that. */
 void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq);
 

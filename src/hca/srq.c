@@ -3,6 +3,7 @@
  * fewer than the limit remain, the limit is disarmed until ibv_modify_srq(3) sets it again. */
 #include "hca/srq.h"
 #include "hca/qp.h"
+#include "hca/xrc_guest.h"
 #include <errno.h>
 #include <stdlib.h>
 
@@ -66,6 +67,7 @@ int hca_srq_destroy(struct hca *hca, struct hca_srq *srq)
     if (srq->xrcd) {
         list_for_each (node, &hca->qps)
             rc_resp_srq_gone(container_of(node, struct hca_qp, all), srq);
+        xrc_guests_srq_gone(hca, srq);
         numbers_del(&hca->srqns, srq->num);
         srq->cq->users--;
     }

@@ -60,6 +60,7 @@ static void make_side(struct wire *w, int side, const struct wire_conf *c)
                                    .send_cq = w->scq[side],
                                    .recv_cq = w->rcq[side],
                                    .xrcd = WIRE_XRCD,
+                                   .xrcd_shared = c->xrcd_shared,
                                    .srq = side == 1 && !c->xrc ? w->srq : NULL,
                                    .cap = {.max_send_wr = c->max_wr ? c->max_wr : 256,
                                            .max_recv_wr = c->max_wr ? c->max_wr : 256,
@@ -217,13 +218,15 @@ void wire_run(struct wire *w, when_t until)
             bool a = pull(w, 0), b = pull(w, 1);
             more = a || b;
         }
-        when_t next = w->flights ? w->flights->at : NEVER;
+        when_t next = w->beside ? w->beside(w) : NEVER;
+        if (w->flights) next = when_min(next, w->flights->at);
         for (int side = 0; side < 2; side++) next = when_min(next, hca_deadline(w->hca[side]));
         if (when_is_never(next) || when_before(until, next)) {
             if (!when_is_never(until)) w->now = until;
             return;
         }
         if (when_before(w->now, next)) w->now = next;
+        if (w->beside) w->beside(w);
         deliver(w);
         for (int side = 0; side < 2; side++)
             if (when_due(hca_deadline(w->hca[side]), w->now)) hca_expire(w->hca[side], w->now);

@@ -45,6 +45,7 @@ struct wire {
     when_t now;
     uint64_t rtt_extra_ns;
     enum fate (*script)(struct wire *w, const struct seen *packet);
+    when_t (*beside)(struct wire *w); /* the test's own part of each step; when it has another */
     uint64_t budget, random; /* the script's own */
     struct flight *flights;
     uint64_t flight_seq;
@@ -62,6 +63,7 @@ struct wire_conf {
     uint32_t nqp;    /* 0: 1 */
     bool srq, sig_none;
     bool xrc; /* side 0: initiators; side 1: targets, and an XRC SRQ of domain WIRE_XRCD */
+    bool xrcd_shared;
     uint32_t max_window, start_window, inflight_cap;
     uint32_t max_wr; /* 0: 256 */
 };
