@@ -1,5 +1,6 @@
 /* Inside workload: one host's verbs objects, and one queue pair with the program that drives it.
- * workload.c is the schedule, actor.c what a program does with its queue pair. */
+ * workload.c is the schedule, turn.c a host's turns, actor.c what a program does with its queue pair in
+ * them, control.c what it does to it as a whole. */
 #ifndef RBOND_SIM_ACTOR_H
 #define RBOND_SIM_ACTOR_H
 

@@ -1,188 +1,18 @@
-/* See workload.h. The schedule of a run: set-up, the programs' turns and polls, cuts and controls
- * from the plan, and the judgement when nothing more can happen. */
+/* See workload.h. The schedule of a run: set-up, cuts and controls from the plan, and the judgement
+ * when nothing more can happen. */
 #include "sim/workload.h"
 #include "base/must.h"
 #include "sim/actor.h"
+#include "sim/control.h"
+#include "sim/turn.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PACKETS_MAX 300000
 #define TIME_MAX_NS (4000 * SEC_NS)
-#define QUIET_NS (1 * SEC_NS) /* after a RESET, until every packet of before is gone */
 
-/* ---- turns and polls
- * ----------------------------------------------------------------------------- */
-
-static void tick(void *ctx, uint64_t arg);
-static void poll_board(void *ctx, uint64_t arg);
-
-static void want_tick(struct board *b)
-{
-    if (b->tick_due) return;
-    b->tick_due = true;
-    world_at(&b->work->world, rng_below(&b->work->rng, b->work->pace_ns), tick, b, 0);
-}
-
-static void want_poll(struct board *b)
-{
-    if (b->poll_due) return;
-    b->poll_due = true;
-    struct rng *rng = &b->work->rng;
-    uint64_t lag = rng_percent(rng, 90) ? 3 * US_NS : 100 * US_NS;
-    world_at(&b->work->world, rng_below(rng, lag), poll_board, b, 0);
-}
-
-static void tick(void *ctx, uint64_t arg)
-{
-    struct board *b = ctx;
-    struct work *w = b->work;
-    b->tick_due = false;
-    bool more = false;
-    for (uint32_t i = 0; i < w->nactors; i++) {
-        struct actor *a = &w->actor[i];
-        if (a->board != b) continue;
-        more = actor_post_receives(a) || more;
-        more = actor_post(a) || more;
-    }
-    for (uint32_t i = 0; i < PLAN_SRQS; i++) more = board_post_shared(b, i) || more;
-    if (more && oracle_content(&w->oracle)) want_tick(b);
-    want_poll(b); /* posting in ERR completes at once */
-}
-
-static void take_events(struct board *b)
-{
-    struct work *w = b->work;
-    struct hca_event e;
-    while (hca_next_event(b->host->hca, &e)) {
-        trace_bytes(&w->world.trace, &e.type, sizeof e.type);
-        trace_line(&w->world.trace, w->world.now, "event     h%u %d", b->host->index, e.type);
-        if (e.type == HCA_EVENT_CQ_ERR) {
-            oracle_says(&w->oracle, "h%u: a CQ with room for all has overrun", b->host->index);
-            continue;
-        }
-        if (e.type == HCA_EVENT_SRQ_LIMIT_REACHED || e.type == HCA_EVENT_SRQ_ERR) continue;
-        struct actor *a = e.owner;
-        must(a >= w->actor && a < w->actor + w->nactors);
-        if (!a->qp) {
-            oracle_says(&w->oracle, "h%u: event %d for a destroyed queue pair", b->host->index,
-                        e.type);
-            continue;
-        }
-        oracle_event(&w->oracle, a->oracle, e.type);
-        if (w->plan->windows) want_tick(b); /* a failed one waits for no window any more */
-        if (e.type == HCA_EVENT_SQ_DRAINED) {
-            struct hca_qp_attr attr = {.state = HCA_QPS_RTS};
-            if (actor_state(a) == HCA_QPS_SQD &&
-                hca_qp_modify(b->host->hca, a->qp, &attr, HCA_QP_STATE, w->world.now))
-                oracle_says(&w->oracle, "h%u: SQD to RTS refused after the drained event",
-                            b->host->index);
-            world_kick(b->host);
-        }
-    }
-}
-
-static void note_shared(struct board *b, const struct hca_wc *wc)
-{
-    if (wc->wr_id >> 56 != 'R') return;
-    uint32_t id = (uint32_t)(wc->wr_id >> 32 & 0xffffff);
-    for (int i = 0; i < PLAN_SRQS; i++)
-        if (b->work->plan->srq[b->host->index][i].receive &&
-            b->work->plan->srq[b->host->index][i].id == id)
-            b->srq_done[i]++;
-}
-
-/* Does this completion wake those who asked for solicited ones only? */
-static bool wakes(const struct work *w, const struct hca_wc *wc)
-{
-    return wc->status != HCA_WC_SUCCESS || (wc->wr_id >> 56 == 'R' && w->oracle.last_solicited);
-}
-
-static uint32_t poll_cq(struct board *b, struct board_cq *cq)
-{
-    struct work *w = b->work;
-    struct hca_wc wc[16];
-    uint32_t taken = 0;
-    for (;;) {
-        int n = hca_cq_poll(cq->cq, wc, (int)rng_range(&w->rng, 1, 16));
-        if (n < 0) oracle_says(&w->oracle, "h%u: hca_cq_poll gives %d", b->host->index, n);
-        if (n <= 0) return taken;
-        taken += (uint32_t)n;
-        for (int i = 0; i < n && oracle_content(&w->oracle); i++) {
-            trace_wc(&w->world.trace, w->world.now, b->host->index, &wc[i]);
-            oracle_completion(&w->oracle, cq->id, &wc[i], w->world.now);
-            note_shared(b, &wc[i]);
-            cq->woken = cq->woken || wakes(w, &wc[i]);
-            cq->disturbed = cq->disturbed || w->oracle.last_uncertain;
-        }
-    }
-}
-
-/* An armed CQ that was found empty when it was armed: what is in it now came after, and the notice
- * must say so, and only so. */
-static void check_notice(struct board *b, struct board_cq *cq, bool solicited, uint32_t n)
-{
-    bool due = solicited ? cq->woken : n > 0;
-    if (cq->disturbed || !oracle_content(&b->work->oracle) || due == cq->notified) return;
-    oracle_says(&b->work->oracle, "h%u: CQ %u, armed for %s completions, %s", b->host->index,
-                cq->id, solicited ? "solicited" : "all",
-                due ? "got one and did not notify" : "notified and has none");
-}
-
-/* As programs do it: take what is there, arm, and take once more what came between. */
-static uint32_t serve_cq(struct board *b, struct board_cq *cq)
-{
-    enum cq_mode mode = b->work->plan->cq_mode[b->host->index];
-    if (mode == CQ_POLLED) return poll_cq(b, cq);
-    if (mode == CQ_ARMED && cq->armed && !cq->notified) return 0;
-    cq->woken = false;
-    uint32_t n = poll_cq(b, cq);
-    if (cq->armed) check_notice(b, cq, mode == CQ_ARMED_SOLICITED, n);
-    if (cq->armed && !cq->notified) return n;
-    hca_cq_arm(b->host->hca, cq->cq, mode == CQ_ARMED_SOLICITED);
-    cq->armed = true;
-    cq->notified = cq->disturbed = false;
-    return n + poll_cq(b, cq);
-}
-
-static void take_notices(struct board *b)
-{
-    struct board_cq *cq;
-    while ((cq = hca_next_notified(b->host->hca))) {
-        must(cq >= b->cq && cq < b->cq + b->ncqs);
-        if (!cq->armed || cq->notified)
-            oracle_says(&b->work->oracle, "h%u: CQ %u notifies without being armed", b->host->index,
-                        cq->id);
-        cq->notified = true;
-    }
-}
-
-static void poll_board(void *ctx, uint64_t arg)
-{
-    struct board *b = ctx;
-    struct work *w = b->work;
-    b->poll_due = false;
-    take_events(b);
-    take_notices(b);
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < b->ncqs; i++) n += serve_cq(b, &b->cq[i]);
-    if (n) want_tick(b);
-    /* What one end has seen lets the other go on: programs tell each other. */
-    for (uint8_t h = 0; n && w->plan->windows && h < w->plan->nhosts; h++) want_tick(&w->board[h]);
-}
-
-static void ran(void *ctx, struct host *host)
-{
-    struct work *w = ctx;
-    want_poll(&w->board[host->index]);
-    /* A driver may call it before the time. */
-    if (!rng_percent(&w->rng, 1)) return;
-    hca_expire(host->hca, w->world.now);
-    world_kick(host);
-}
-
-/* ---- what the links do
- * ------------------------------------------------------------------------------ */
+/* ---- what the links do ------------------------------------------------------------------- */
 
 static void faulted(void *ctx, const struct datagram *d, enum fault why)
 {
@@ -220,111 +50,14 @@ static void do_mend(void *ctx, uint64_t arg)
     world_mend(&w->world, c->host, c->member);
 }
 
-/* ---- what programs do to their queue pairs
- * ----------------------------------------------------------- */
-
-static void to_state(struct actor *a, enum hca_qp_state state, uint32_t more)
-{
-    struct hca_qp_attr attr = {.state = state, .en_sqd_async_notify = true};
-    int rc =
-        hca_qp_modify(a->board->host->hca, a->qp, &attr, HCA_QP_STATE | more, a->work->world.now);
-    if (rc)
-        oracle_says(&a->work->oracle, "h%u qp %06x: to state %d: %d", a->plan->host, a->oracle->qpn,
-                    state, rc);
-    world_kick(a->board->host);
-}
-
-/* Completions have left the CQs by another way than serve_cq. */
-static void disturb(struct board *b)
-{
-    for (uint32_t i = 0; i < b->ncqs; i++) b->cq[i].disturbed = true;
-}
-
-/* What has completed before counts, so it is taken first. */
-static void settle(struct actor *a)
-{
-    struct board *b = a->board;
-    take_events(b);
-    for (uint32_t i = 0; i < b->ncqs; i++) poll_cq(b, &b->cq[i]);
-    disturb(b);
-    want_tick(b);
-}
-
-static void restart(void *ctx, uint64_t arg)
-{
-    struct actor *a = ctx, *peer = &a->work->actor[a->plan->peer];
-    uint32_t mine = (uint32_t)rng_u64(&a->work->rng) & 0xffffff;
-    uint32_t theirs = (uint32_t)rng_u64(&a->work->rng) & 0xffffff;
-    actor_connect(a, mine, theirs);
-    actor_connect(peer, theirs, mine);
-    struct actor *both[2] = {a, peer};
-    for (int i = 0; i < 2; i++) {
-        both[i]->resting = false;
-        both[i]->posts_in_error = both[i]->receives_in_error = 0;
-        oracle_reconnected(&a->work->oracle, both[i]->oracle, a->work->world.now);
-        want_tick(both[i]->board);
-    }
-}
-
-/* Half of the time completions are left to vanish with the queue pair, as they must. Not with
- * shared receives: nobody could tell then how many of these are used up. */
-static bool takes_first(const struct actor *a)
-{
-    const struct plan_qp *peer = &a->work->plan->qp[a->plan->peer];
-    return a->plan->shared_receives || peer->shared_receives || rng_percent(&a->work->rng, 50);
-}
-
-static void reset_both(struct actor *a)
-{
-    struct actor *both[2] = {a, &a->work->actor[a->plan->peer]};
-    bool first = takes_first(a);
-    for (int i = 0; i < 2; i++) {
-        if (first) settle(both[i]);
-        to_state(both[i], HCA_QPS_RESET, 0);
-        disturb(both[i]->board);
-        oracle_gone(&a->work->oracle, both[i]->oracle);
-        both[i]->resting = true;
-    }
-    world_at(&a->work->world, QUIET_NS, restart, a, 0);
-}
-
-static void destroy(struct actor *a)
-{
-    if (takes_first(a)) settle(a);
-    int rc = hca_qp_destroy(a->board->host->hca, a->qp);
-    if (rc) oracle_says(&a->work->oracle, "qp %06x: hca_qp_destroy gives %d", a->oracle->qpn, rc);
-    a->qp = NULL;
-    world_kick(a->board->host); /* its window may be what others wait for */
-    disturb(a->board);
-    oracle_gone(&a->work->oracle, a->oracle);
-}
-
-static void do_control(void *ctx, uint64_t arg)
+static void ran(void *ctx, struct host *host)
 {
     struct work *w = ctx;
-    const struct plan_control *c = &w->plan->control[arg];
-    struct actor *a = &w->actor[c->qp];
-    if (!a->qp || a->resting) return;
-    trace_line(&w->world.trace, w->world.now, "control   %d of h%u qp %06x", c->kind, a->plan->host,
-               a->oracle->qpn);
-    switch (c->kind) {
-    case CONTROL_SQD:
-        if (actor_state(a) == HCA_QPS_RTS) to_state(a, HCA_QPS_SQD, HCA_QP_EN_SQD_ASYNC_NOTIFY);
-        break;
-    case CONTROL_RESET: reset_both(a); break;
-    case CONTROL_DESTROY: destroy(a); break;
-    case CONTROL_KILL:
-        to_state(a, HCA_QPS_ERR, 0);
-        oracle_killed(&w->oracle, a->oracle);
-        break;
-    case CONTROL_BUCKET:
-        hca_qp_set_bucket(a->board->host->hca, a->qp, c->bucket, w->world.now);
-        a->plan->bucket = c->bucket;
-        world_kick(a->board->host);
-        paths_changed(w);
-        break;
-    }
-    want_poll(a->board);
+    board_want_poll(&w->board[host->index]);
+    /* A driver may call it before the time. */
+    if (!rng_percent(&w->rng, 1)) return;
+    hca_expire(host->hca, w->world.now);
+    world_kick(host);
 }
 
 /* ---- set-up
@@ -453,15 +186,15 @@ static void set_up(struct work *w, struct plan *plan, FILE *trace)
         actor_connect(&w->actor[i], plan->qp[i].sq_psn, plan->qp[i].rq_psn);
     for (uint32_t i = 0; i < w->nactors; i++) actor_post_receives(&w->actor[i]);
     for (uint8_t h = 0; h < plan->nhosts; h++) {
-        want_tick(&w->board[h]);
-        want_poll(&w->board[h]);
+        board_want_tick(&w->board[h]);
+        board_want_poll(&w->board[h]);
     }
     for (uint32_t i = 0; i < plan->ncuts; i++) {
         world_at(&w->world, plan->cut[i].at_ns, do_cut, w, i);
         if (plan->cut[i].mend_ns) world_at(&w->world, plan->cut[i].mend_ns, do_mend, w, i);
     }
     for (uint32_t i = 0; i < plan->ncontrols; i++)
-        world_at(&w->world, plan->control[i].at_ns, do_control, w, i);
+        world_at(&w->world, plan->control[i].at_ns, control_run, w, i);
 }
 
 /* ---- the end
@@ -472,10 +205,10 @@ static void final_poll(struct work *w)
 {
     for (uint8_t h = 0; h < w->plan->nhosts; h++) {
         struct board *b = &w->board[h];
-        take_events(b);
-        take_notices(b);
+        board_take_events(b);
+        board_take_notices(b);
         for (uint32_t i = 0; i < b->ncqs && oracle_content(&w->oracle); i++)
-            if (poll_cq(b, &b->cq[i]))
+            if (board_poll_cq(b, &b->cq[i]))
                 oracle_says(&w->oracle, "h%u: CQ %u held completions and did not notify", h,
                             b->cq[i].id);
     }
