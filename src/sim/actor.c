@@ -83,8 +83,9 @@ void actor_connect(struct actor *a, uint32_t sq_psn, uint32_t rq_psn)
         .state = HCA_QPS_INIT,
         .port_num = 1,
         .qkey = 0x11111111,
-        .access = HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE |
-                  (rc ? HCA_ACCESS_REMOTE_READ : 0u) | (rc ? HCA_ACCESS_REMOTE_ATOMIC : 0u),
+        .access =
+            HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE |
+            (rc ? HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC | HCA_ACCESS_FLUSH_GLOBAL : 0u),
     };
     uint32_t init = HCA_QP_STATE | HCA_QP_PKEY_INDEX | HCA_QP_PORT;
     modify(a, &attr, init | (ud ? (uint32_t)HCA_QP_QKEY : (uint32_t)HCA_QP_ACCESS_FLAGS));
@@ -145,8 +146,9 @@ static void name_remote(const struct actor *a, uint32_t i, struct hca_send_wr *w
     const struct plot *plot = r->word ? r->word->plot : r->remote;
     if (!plot) return;
     wr->remote_addr = plot_iova(plot);
-    wr->rkey = r->epoch ? oracle_window_key(a->work->actor[p->peer].oracle, r->epoch)
-                        : hca_mr_rkey(peer->mr[plot->lot]);
+    bool by_window = r->epoch && r->op != HCA_WR_FLUSH; /* which windows do not allow */
+    wr->rkey = by_window ? oracle_window_key(a->work->actor[p->peer].oracle, r->epoch)
+                         : hca_mr_rkey(peer->mr[plot->lot]);
     enum fault_kind kind = p->provoke && p->provoke_at == i ? p->provoke : PROVOKE_NONE;
     const struct ground *g = &a->work->plan->ground[peer->host->index];
     switch (kind) {
@@ -164,6 +166,20 @@ static void name_remote(const struct actor *a, uint32_t i, struct hca_send_wr *w
         break;
     case PROVOKE_MISALIGNED_ATOMIC: wr->remote_addr += 1 + i % 7; break;
     default: break;
+    }
+}
+
+static void name_operands(const struct request *r, struct hca_send_wr *wr)
+{
+    if (r->op == HCA_WR_ATOMIC_WRITE) {
+        pattern_fill((uint8_t *)&wr->atomic_value, r->key, 0, sizeof wr->atomic_value);
+    } else if (r->op == HCA_WR_FLUSH) {
+        wr->flush_type = HCA_FLUSH_GLOBAL;
+        wr->flush_level = r->whole ? HCA_FLUSH_MR : HCA_FLUSH_RANGE;
+        wr->flush_length = r->len;
+    } else {
+        wr->compare_add = r->compare_add;
+        wr->swap = r->swap;
     }
 }
 
@@ -204,12 +220,11 @@ static void make_send_wr(struct actor *a, uint32_t i, struct hca_send_wr *wr, st
         .opcode = r->op,
         .flags = r->flags,
         .imm_be = r->imm_be,
-        .compare_add = r->compare_add,
-        .swap = r->swap,
         .sge = sge,
         .num_sge = fill_sges(a->board, &r->local, inlined, sge),
     };
     if (p->provoke == PROVOKE_BAD_LKEY && p->provoke_at == i) sge[wr->num_sge - 1].lkey ^= 1;
+    name_operands(r, wr);
     name_remote(a, i, wr);
     if (r->op == HCA_WR_BIND_MW || r->op == HCA_WR_LOCAL_INV || r->op == HCA_WR_SEND_WITH_INV)
         name_window(a, r, wr);

@@ -32,7 +32,7 @@ uint64_t oracle_recv_id(const struct recv_queue *rq, uint32_t receive)
 
 static bool is_write(enum hca_wr_opcode op)
 {
-    return op == HCA_WR_RDMA_WRITE || op == HCA_WR_RDMA_WRITE_WITH_IMM;
+    return op == HCA_WR_RDMA_WRITE || op == HCA_WR_RDMA_WRITE_WITH_IMM || op == HCA_WR_ATOMIC_WRITE;
 }
 
 static bool is_atomic(enum hca_wr_opcode op)
@@ -90,6 +90,8 @@ static enum hca_wc_opcode wc_opcode_of(enum hca_wr_opcode op)
     case HCA_WR_ATOMIC_FETCH_AND_ADD: return HCA_WC_FETCH_ADD;
     case HCA_WR_LOCAL_INV: return HCA_WC_LOCAL_INV;
     case HCA_WR_BIND_MW: return HCA_WC_BIND_MW;
+    case HCA_WR_FLUSH: return HCA_WC_FLUSH;
+    case HCA_WR_ATOMIC_WRITE: return HCA_WC_ATOMIC_WRITE;
     default: return HCA_WC_SEND;
     }
 }
@@ -163,6 +165,10 @@ static void settle_request(struct oracle *o, struct oracle_qp *q, uint32_t i)
         settle_atomic(r);
         return;
     }
+    if (r->op == HCA_WR_FLUSH) { /* what it is to have made visible has been settled before it */
+        plot_release(r->remote);
+        return;
+    }
     if (r->op == HCA_WR_RDMA_READ) {
         if (!buf_holds(&r->local, r->key, r->len)) {
             says_of(o, q, i, "succeeded, but its buffer does not hold the bytes read");
@@ -233,6 +239,11 @@ static void fail_request(struct oracle *o, struct oracle_qp *q, uint32_t i,
         says_of(o, q, i, "failed with %s (allowed: %#x)", wc_status_name(status), r->must_fail);
 }
 
+static bool tells_length(enum hca_wr_opcode op)
+{
+    return op == HCA_WR_RDMA_READ || is_atomic(op) || oracle_is_bare(op);
+}
+
 static void request_completes(struct oracle *o, struct oracle_qp *q, uint32_t i,
                               const struct hca_wc *wc, when_t now)
 {
@@ -264,7 +275,7 @@ static void request_completes(struct oracle *o, struct oracle_qp *q, uint32_t i,
         says_of(o, q, i, "unsignalled, has a completion");
     else if (wc->opcode != wc_opcode_of(r->op))
         says_of(o, q, i, "completes with opcode %d", wc->opcode);
-    else if ((r->op == HCA_WR_RDMA_READ || is_atomic(r->op)) && wc->byte_len != r->len)
+    else if (tells_length(r->op) && wc->byte_len != (r->op == HCA_WR_FLUSH ? 0 : r->len))
         says_of(o, q, i, "completes with byte_len %u", wc->byte_len);
     else
         settle_request(o, q, i);

@@ -6,7 +6,8 @@
  *  - every request completes exactly once, in the order posted, with the right status, opcode,
  * length, immediate; unsignalled ones are silent and implied by the next; errors are never silent;
  *  - after the first error all that follows on that queue pair is flushed, and only with a cause;
- *  - at an RC success the bytes are where they belong; a SEND used exactly the receive due;
+ *  - at an RC success the bytes are where they belong, a FLUSH's those of all before it; a SEND used
+ *    exactly the receive due;
  *  - nothing else in memory has changed, not even later (finished plots are repainted and looked at
  *    again at the end, which shows a request that is executed twice);
  *  - atomics form a chain that sequential execution could have made, each in it once;
@@ -39,7 +40,7 @@ struct request {
     enum hca_wr_opcode op;
     uint32_t flags, len, imm_be;
     struct buf local;    /* source; sink of READ and atomics */
-    struct plot *remote; /* WRITE: destination; READ: source */
+    struct plot *remote; /* WRITE, ATOMIC WRITE: destination; READ: source; FLUSH: its range */
     uint64_t key;        /* of its bytes */
     struct word *word;
     uint64_t compare_add, swap;
@@ -49,6 +50,7 @@ struct request {
     uint32_t must_fail; /* statuses (1 << status) of which it must end in one; 0: success */
     uint32_t epoch;     /* of a window: plan_windows.h; 0: none */
     bool after_close;   /* to be posted when that is over */
+    bool whole;         /* FLUSH: of the region, whatever its range */
     bool chained;       /* its source is an earlier request's sink: do not paint */
     /* the course of events */
     enum work_state state;
@@ -122,6 +124,12 @@ struct oracle {
     uint64_t completions, retry_excs;
     uint64_t windows_opened, windows_closed, windows_refused; /* accesses to closed ones */
 };
+
+/* FLUSH and ATOMIC WRITE have no local buffer. */
+static inline bool oracle_is_bare(enum hca_wr_opcode op)
+{
+    return op == HCA_WR_FLUSH || op == HCA_WR_ATOMIC_WRITE;
+}
 
 /* wr_ids as the oracle reads them. */
 uint64_t oracle_send_id(const struct oracle_qp *q, uint32_t request);

@@ -89,8 +89,10 @@ static enum hca_wr_opcode draw_opcode(struct rng *rng, enum hca_qp_type type)
                                             HCA_WR_RDMA_READ,
                                             HCA_WR_RDMA_READ,
                                             HCA_WR_ATOMIC_CMP_AND_SWP,
-                                            HCA_WR_ATOMIC_FETCH_AND_ADD};
-    if (is_reliable(type)) return rc[rng_below(rng, 10)];
+                                            HCA_WR_ATOMIC_FETCH_AND_ADD,
+                                            HCA_WR_FLUSH,
+                                            HCA_WR_ATOMIC_WRITE};
+    if (is_reliable(type)) return rc[rng_below(rng, sizeof rc / sizeof *rc)];
     if (type == HCA_QPT_UC) return rc[rng_below(rng, 6)];
     return rng_percent(rng, 50) ? HCA_WR_SEND : HCA_WR_SEND_WITH_IMM;
 }
@@ -137,7 +139,6 @@ static void draw_transfer(struct plan *p, struct rng *rng, uint32_t qi, uint32_t
     bool may_chain = is_reliable(q->type) && !is_reset(p, qi);
     bool chained = false;
     r->len = draw_len(rng, mtu, max);
-    r->key = mix64(p->seed ^ (uint64_t)qi << 40 ^ (uint64_t)(i + 1) << 8) | 1;
     if (may_chain && r->op == HCA_WR_RDMA_READ && rng_percent(rng, 25)) chain_read(p, rng, q, i);
     if (may_chain && rng_percent(rng, 40)) chained = chain_fence(q, i);
     if (!chained) draw_buf(p, rng, &r->local, q->host, q->pd, r->len, q->max_sge);
@@ -147,6 +148,16 @@ static void draw_transfer(struct plan *p, struct rng *rng, uint32_t qi, uint32_t
         r->flags |= HCA_SEND_INLINE;
     uint32_t packets = 1 + r->len / mtu;
     *budget -= packets < *budget ? packets : *budget;
+}
+
+/* A FLUSH is of memory that nobody touches. */
+static void draw_bare(struct plan *p, struct rng *rng, const struct plan_qp *peer,
+                      struct request *r)
+{
+    bool flush = r->op == HCA_WR_FLUSH;
+    r->len = flush ? (uint32_t)rng_range(rng, 1, 600) : 8;
+    r->whole = flush && rng_percent(rng, 30);
+    r->remote = ground_plot(&p->ground[peer->host], (uint8_t)(LOT_RW0 + peer->pd), r->len);
 }
 
 /* Who hears what queue pair `qi` sends to the group. */
@@ -171,6 +182,7 @@ static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t 
     r->imm_be = (uint32_t)rng_u64(rng);
     r->compare_add = rng_u64(rng);
     r->swap = rng_u64(rng);
+    r->key = mix64(p->seed ^ (uint64_t)qi << 40 ^ (uint64_t)(i + 1) << 8) | 1;
     bool atomic = r->op == HCA_WR_ATOMIC_CMP_AND_SWP || r->op == HCA_WR_ATOMIC_FETCH_AND_ADD;
     if (atomic) {
         r->word = word_for(p, rng, peer->host, peer->pd);
@@ -183,6 +195,9 @@ static void draw_request(struct plan *p, struct rng *rng, uint32_t qi, uint32_t 
         r->len = 8;
         r->local = (struct buf){.len = 8, .n = 1};
         r->local.plot[0] = ground_plot(&p->ground[q->host], (uint8_t)(LOT_LOCAL0 + q->pd), 8);
+        *budget -= *budget ? 1 : 0;
+    } else if (oracle_is_bare(r->op)) {
+        draw_bare(p, rng, peer, r);
         *budget -= *budget ? 1 : 0;
     } else {
         draw_transfer(p, rng, qi, i, budget);
@@ -242,11 +257,12 @@ static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
     struct request *r = &q->request[at];
     bool atomic = r->word != NULL,
          send = oracle_uses_receive(r->op) && r->op != HCA_WR_RDMA_WRITE_WITH_IMM;
-    bool inl = r->flags & HCA_SEND_INLINE;
+    bool no_sge = (r->flags & HCA_SEND_INLINE) || oracle_is_bare(r->op);
+    bool of_word = atomic || r->op == HCA_WR_ATOMIC_WRITE;
     if (is_of_window(r)) return;
     switch (kind) {
     case PROVOKE_BAD_LKEY:
-        if (inl || !r->len || atomic) return;
+        if (no_sge || !r->len || atomic) return;
         break;
     case PROVOKE_SHORT_RECEIVE:
     case PROVOKE_BAD_RECEIVE_LKEY:
@@ -254,7 +270,7 @@ static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
         break;
     case PROVOKE_BAD_SRQ: break;
     case PROVOKE_MISALIGNED_ATOMIC:
-        if (!atomic) return;
+        if (!of_word) return;
         break;
     case PROVOKE_NO_RECEIVE:
         if (!send || peer->shared_receives) return;
@@ -262,7 +278,7 @@ static void provoke(struct plan *p, struct rng *rng, uint32_t qi)
         peer->eager_receives = true;
         break;
     default:
-        if (send || !r->len || (atomic && kind == PROVOKE_OUT_OF_BOUNDS)) return;
+        if (send || !r->len || ((of_word || r->whole) && kind == PROVOKE_OUT_OF_BOUNDS)) return;
     }
     q->provoke = kind;
     q->provoke_at = at;

@@ -10,7 +10,7 @@
 static bool is_rdma(const struct request *r)
 {
     return r->op == HCA_WR_RDMA_WRITE || r->op == HCA_WR_RDMA_WRITE_WITH_IMM ||
-           r->op == HCA_WR_RDMA_READ || r->word;
+           r->op == HCA_WR_RDMA_READ || r->op == HCA_WR_ATOMIC_WRITE || r->word;
 }
 
 /* The user's requests in turn; the last of each epoch tells that it is over, or closes the window

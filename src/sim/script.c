@@ -84,14 +84,14 @@ struct request *script_request(struct plan *p, uint32_t qp, enum hca_wr_opcode o
     uint64_t chance = mix64(p->seed ^ (uint64_t)qp << 32 ^ q->nrequests);
     *r = (struct request){.op = op,
                           .flags = HCA_SEND_SIGNALED,
-                          .len = atomic ? 8 : len,
+                          .len = atomic || op == HCA_WR_ATOMIC_WRITE ? 8 : len,
                           .imm_be = (uint32_t)chance,
                           .key = chance | 1,
                           .compare_add = mix64(chance),
                           .swap = mix64(chance + 1),
                           .to = q->peer};
-    r->local.len = r->len;
-    if (r->len) {
+    if (r->len && !oracle_is_bare(op)) {
+        r->local.len = r->len;
         r->local.n = 1;
         r->local.plot[0] = ground_plot(&p->ground[q->host], LOT_RW0, r->len);
         r->local.plot[0]->uses++;

@@ -88,7 +88,7 @@ static void create_board(struct work *w, uint8_t h)
 {
     static const uint32_t all = HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE |
                                 HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC |
-                                HCA_ACCESS_MW_BIND;
+                                HCA_ACCESS_MW_BIND | HCA_ACCESS_FLUSH_GLOBAL;
     static const uint8_t pd_of[LOT_COUNT] = {0, 1, 0, 1, 2};
     struct board *b = &w->board[h];
     const struct ground *g = &w->plan->ground[h];

@@ -31,10 +31,15 @@ static void messages(uint32_t qp, enum hca_wr_opcode op, uint32_t n, uint32_t le
 
 static uint64_t lasted_us(void) { return when_since(out.ended, out.started) / US_NS; }
 
-static const enum hca_wr_opcode opcodes[] = {
-    HCA_WR_RDMA_WRITE,          HCA_WR_RDMA_WRITE_WITH_IMM, HCA_WR_SEND,
-    HCA_WR_SEND_WITH_IMM,       HCA_WR_RDMA_READ,           HCA_WR_ATOMIC_CMP_AND_SWP,
-    HCA_WR_ATOMIC_FETCH_AND_ADD};
+static const enum hca_wr_opcode opcodes[] = {HCA_WR_RDMA_WRITE,
+                                             HCA_WR_RDMA_WRITE_WITH_IMM,
+                                             HCA_WR_SEND,
+                                             HCA_WR_SEND_WITH_IMM,
+                                             HCA_WR_RDMA_READ,
+                                             HCA_WR_ATOMIC_CMP_AND_SWP,
+                                             HCA_WR_ATOMIC_FETCH_AND_ADD,
+                                             HCA_WR_FLUSH,
+                                             HCA_WR_ATOMIC_WRITE};
 
 /* Link 0 goes down in the middle of each kind of message, at many moments. */
 static void in_mid_message(void **state)
@@ -44,8 +49,8 @@ static void in_mid_message(void **state)
             script_begin(&plan, at, 2, FABRIC_PAIRED);
             plan.must_survive = true;
             uint32_t a = script_pair(&plan, HCA_QPT_RC);
-            bool atomic = opcodes[i] >= HCA_WR_ATOMIC_CMP_AND_SWP;
-            messages(a, opcodes[i], atomic ? 40 : 3, 150000);
+            bool small = opcodes[i] >= HCA_WR_ATOMIC_CMP_AND_SWP;
+            messages(a, opcodes[i], small ? 40 : 3, 150000);
             script_cut(&plan, at, at + 20 * MS_NS, 0);
             run();
             assert_int_equal(out.retry_excs, 0);

@@ -167,6 +167,7 @@ static void plans_are_various(void **state)
     for (int i = 0; i < 5; i++) assert_in_range(control[i], 50, 3000);
     for (int i = 0; i < PROVOKE_COUNT; i++) assert_in_range(provoke[i], 10, 30000);
     for (int i = 0; i <= HCA_WR_ATOMIC_FETCH_AND_ADD; i++) assert_in_range(op[i], 500, 100000);
+    for (int i = HCA_WR_FLUSH; i <= HCA_WR_ATOMIC_WRITE; i++) assert_in_range(op[i], 500, 100000);
     for (int i = 0; i < 16; i++) assert_in_range(flags[i], 50, 100000);
     for (int i = 1; i <= 5; i++) assert_in_range(mtu[i], 500, 10000);
     assert_in_range(srq, 500, 10000);
