@@ -2,6 +2,7 @@
  * the kernel has no value for either: the attributes of an empty GID slot, counters that nobody
  * counts here. */
 #include "daemon/tree.h"
+#include "wire/lid.h"
 #include "wire/port_speed.h"
 #include <dirent.h>
 #include <fcntl.h>
@@ -164,7 +165,28 @@ static void describe_rate(int port, uint32_t mbps)
         lanes * SPEEDS[i].lane % 10 ? ".5" : "", lanes, SPEEDS[i].name);
 }
 
-static void describe_port(int port, const struct ctl_dev *dev)
+static const struct ctl_gid *gid_at(const struct records *gids, const char *device, unsigned slot)
+{
+    const struct ctl_gid *gid = gids->bytes;
+
+    for (size_t i = 0; i < gids->count; i++)
+        if (same(gid[i].device, device) && gid[i].index == slot) return gid + i;
+    return NULL;
+}
+
+static uint16_t lid_at(const struct records *gids, const char *device)
+{
+    struct gid table[CTL_MAX_GIDS] = {0};
+    size_t index;
+
+    for (unsigned slot = 0; slot < CTL_MAX_GIDS; slot++) {
+        const struct ctl_gid *gid = gid_at(gids, device, slot);
+        if (gid) memcpy(table[slot].raw, gid->gid, sizeof table[slot].raw);
+    }
+    return lid_of(table, CTL_MAX_GIDS, &index);
+}
+
+static void describe_port(int port, const struct ctl_dev *dev, uint16_t lid)
 {
     bool active = dev->port_state == CTL_PORT_ACTIVE;
 
@@ -173,21 +195,12 @@ static void describe_port(int port, const struct ctl_dev *dev)
     put(port, "link_layer", "Ethernet\n");
     describe_rate(port, dev->speed_mbps);
     put(port, "cap_mask", "0x%08x\n", CAP_MASK);
-    put(port, "lid", "0x0\n");
+    put(port, "lid", "0x%x\n", lid);
     put(port, "lid_mask_count", "0\n");
     put(port, "sm_lid", "0x0\n");
     put(port, "sm_sl", "0\n");
     mkdirat(port, "pkeys", 0755);
     put(port, "pkeys/0", "0xffff\n");
-}
-
-static const struct ctl_gid *gid_at(const struct records *gids, const char *device, unsigned slot)
-{
-    const struct ctl_gid *gid = gids->bytes;
-
-    for (size_t i = 0; i < gids->count; i++)
-        if (same(gid[i].device, device) && gid[i].index == slot) return gid + i;
-    return NULL;
 }
 
 static void put_gid(int port, unsigned slot, const struct ctl_gid *gid)
@@ -352,7 +365,7 @@ void tree_device_write(int sysfs, const struct ctl_dev *dev, const struct tree_f
     mkdirat(dir, "ports", 0755);
     port = into(dir, "ports/1");
     if (port >= 0) {
-        describe_port(port, dev);
+        describe_port(port, dev, lid_at(&facts->gids, dev->name));
         describe_gids(port, dev->name, &facts->gids);
         describe_counters(port, &slice);
         describe_hw_counters(port, &slice);

@@ -179,6 +179,7 @@ struct hca_ah {
     uint32_t flow_label; /* 20 bits */
     uint8_t sgid_index, hop_limit, traffic_class, sl;
     uint8_t static_rate, port_num;
+    uint16_t dlid; /* the LID that `dgid` was found by; 0: it was given as a GID */
 };
 
 struct hca_qp_cap {

@@ -1,9 +1,10 @@
 /* Address handles. RoCE v2 needs a global route; its GIDs are all the adapter wants, the kernel
- * finds the way (and the MAC) of each packet. */
+ * finds the way (and the MAC) of each packet. A LID alone leads to a GID (wire/lid.h). */
 #include "base/bits.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/real.h"
+#include "wire/lid.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,13 +18,35 @@ static void fit_source(const struct device_state *state, struct hca_ah *ah)
             ah->sgid = state->gid[i];
 }
 
+#define LID_HOP_LIMIT 64 /* as the kernel's own packets have it */
+
+/* LID 0 stands for none, as on every other RoCE port. */
+static int resolve_lid(const struct device_state *state, const struct ibv_ah_attr *attr,
+                       struct hca_ah *ah)
+{
+    size_t index;
+
+    if (attr->dlid == 0 || attr->dlid >> LID_BITS) return EINVAL;
+    if (lid_of(state->gid, CTL_MAX_GIDS, &index) == 0) return EINVAL;
+    *ah = (struct hca_ah){.sgid = state->gid[index],
+                          .dgid = lid_gid(&state->gid[index], attr->dlid),
+                          .sgid_index = (uint8_t)index,
+                          .hop_limit = LID_HOP_LIMIT,
+                          .sl = attr->sl,
+                          .static_rate = attr->static_rate,
+                          .port_num = attr->port_num,
+                          .dlid = attr->dlid};
+    return 0;
+}
+
 int ah_resolve(struct function *f, const struct ibv_ah_attr *attr, struct hca_ah *ah)
 {
     struct device_state state;
 
-    if (!attr->is_global || attr->port_num != 1) return EINVAL;
-    if (attr->grh.sgid_index >= CTL_MAX_GIDS) return EINVAL;
+    if (attr->port_num != 1) return EINVAL;
     function_state(f, &state);
+    if (!attr->is_global) return resolve_lid(&state, attr, ah);
+    if (attr->grh.sgid_index >= CTL_MAX_GIDS) return EINVAL;
     *ah = (struct hca_ah){.sgid = state.gid[attr->grh.sgid_index],
                           .flow_label = attr->grh.flow_label & 0xfffff,
                           .sgid_index = attr->grh.sgid_index,
@@ -45,15 +68,17 @@ int ah_resolve(struct function *f, const struct ibv_ah_attr *attr, struct hca_ah
 void ah_describe(const struct hca_ah *ah, struct ibv_ah_attr *attr)
 {
     memset(attr, 0, sizeof *attr);
+    attr->sl = ah->sl;
+    attr->static_rate = ah->static_rate;
+    attr->port_num = ah->port_num;
+    attr->dlid = ah->dlid;
+    attr->is_global = ah->dlid == 0 && !gid_is_zero(&ah->dgid);
+    if (!attr->is_global) return;
     memcpy(&attr->grh.dgid, &ah->dgid, sizeof attr->grh.dgid);
     attr->grh.flow_label = ah->flow_label;
     attr->grh.sgid_index = ah->sgid_index;
     attr->grh.hop_limit = ah->hop_limit;
     attr->grh.traffic_class = ah->traffic_class;
-    attr->sl = ah->sl;
-    attr->static_rate = ah->static_rate;
-    attr->is_global = !gid_is_zero(&ah->dgid);
-    attr->port_num = ah->port_num;
 }
 
 static struct ibv_ah *create(struct ibv_pd *ibv, const struct ibv_ah_attr *attr)

@@ -5,6 +5,7 @@
 #include "verbs/mr.h"
 #include "verbs/pages.h"
 #include "verbs/real.h"
+#include "wire/lid.h"
 #include "wire/port_speed.h"
 #include <endian.h>
 #include <stdio.h>
@@ -150,6 +151,7 @@ int rb_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_att
     struct device_state state;
     struct ibv_port_attr a = {0};
     struct port_speed speed;
+    size_t index;
 
     if (port != 1) return verb_result(EINVAL);
     function_state(f, &state);
@@ -161,6 +163,7 @@ int rb_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_att
     a.port_cap_flags = IBV_PORT_CM_SUP | IBV_PORT_IP_BASED_GIDS;
     a.max_msg_sz = HCA_MAX_MSG;
     a.pkey_tbl_len = 1;
+    a.lid = lid_of(state.gid, CTL_MAX_GIDS, &index);
     a.max_vl_num = 1;
     a.phys_state = state.port_state == CTL_PORT_ACTIVE ? PHYS_STATE_LINK_UP : PHYS_STATE_DISABLED;
     a.link_layer = IBV_LINK_LAYER_ETHERNET;

@@ -1,6 +1,14 @@
 /* Datagrams and address handles. */
 #include "end.h"
 
+static void to_rts(struct end *e)
+{
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR};
+    assert_int_equal(ibv_modify_qp(e->qp, &attr, IBV_QP_STATE), 0);
+    attr.qp_state = IBV_QPS_RTS;
+    assert_int_equal(ibv_modify_qp(e->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), 0);
+}
+
 static void answers_a_datagram(void **state)
 {
     struct end a, b;
@@ -11,10 +19,7 @@ static void answers_a_datagram(void **state)
 
     for (int i = 0; i < 2; i++) {
         open_end(both[i], IBV_QPT_UD);
-        struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR};
-        assert_int_equal(ibv_modify_qp(both[i]->qp, &attr, IBV_QP_STATE), 0);
-        attr.qp_state = IBV_QPS_RTS;
-        assert_int_equal(ibv_modify_qp(both[i]->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), 0);
+        to_rts(both[i]);
         post_recv(both[i], 1, 4096, 1024 + 40);
     }
     struct ibv_ah_attr attr = {.is_global = 1, .port_num = 1, .grh.hop_limit = 3};
@@ -57,15 +62,40 @@ static void answers_a_datagram(void **state)
     close_end(&b);
 }
 
-/* ---- what an address handle carries ------------------------------------------------------- */
-
-static void to_rts(struct end *e)
+/* Both ends are on one port: its own LID leads back to it. */
+static void finds_a_port_by_its_lid(void **state)
 {
-    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR};
-    assert_int_equal(ibv_modify_qp(e->qp, &attr, IBV_QP_STATE), 0);
-    attr.qp_state = IBV_QPS_RTS;
-    assert_int_equal(ibv_modify_qp(e->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), 0);
+    struct ibv_port_attr port;
+    struct end a, b;
+    struct ibv_wc wc;
+    (void)state;
+
+    open_end(&a, IBV_QPT_UD);
+    open_end(&b, IBV_QPT_UD);
+    to_rts(&a);
+    to_rts(&b);
+    post_recv(&b, 1, 4096, 1024 + 40);
+    assert_int_equal(ibv_query_port(b.context, 1, &port), 0);
+    assert_int_not_equal(port.lid, 0);
+    struct ibv_ah_attr attr = {.dlid = port.lid, .port_num = 1};
+    struct ibv_ah *ah = ibv_create_ah(a.pd, &attr);
+    assert_non_null(ah);
+    struct ibv_sge sge = {(uintptr_t)a.buf, 100, a.mr->lkey};
+    struct ibv_send_wr wr = {.sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND,
+                             .wr.ud = {ah, b.qp->qp_num, 0x1111}},
+                       *bad;
+    assert_int_equal(ibv_post_send(a.qp, &wr, &bad), 0);
+    await(&b, &wc);
+    assert_int_equal(wc.status, IBV_WC_SUCCESS);
+    assert_int_equal(wc.byte_len, 140);
+    assert_int_equal(ibv_destroy_ah(ah), 0);
+    close_end(&a);
+    close_end(&b);
 }
+
+/* ---- what an address handle carries ------------------------------------------------------- */
 
 static void carries_class_and_hops(void **state)
 {
@@ -138,8 +168,9 @@ static void refuses_wrong_addresses(void **state)
     } while (0)
     REFUSED(attr.port_num = 2);
     REFUSED(attr.is_global = 0);
-    REFUSED(attr.grh.sgid_index = 31);  /* an empty slot */
-    REFUSED(attr.grh.sgid_index = 200); /* none at all */
+    REFUSED((attr.is_global = 0, attr.dlid = 0xc001)); /* a multicast LID */
+    REFUSED(attr.grh.sgid_index = 31);                 /* an empty slot */
+    REFUSED(attr.grh.sgid_index = 200);                /* none at all */
     REFUSED(memset(&attr.grh.dgid, 0, 16));
     REFUSED(attr.grh.dgid.raw[0] = 0xfe); /* IPv6 from IPv4 */
     struct ibv_ah *ah = ibv_create_ah(e.pd, &good);
@@ -236,6 +267,7 @@ static void counters_tell_of_what_nobody_polls(void **state)
     close_end(&e);
 }
 
-EDGE_MAIN(cmocka_unit_test(answers_a_datagram), cmocka_unit_test(carries_class_and_hops),
-          cmocka_unit_test(refuses_wrong_addresses), cmocka_unit_test(finds_mac_addresses),
+EDGE_MAIN(cmocka_unit_test(answers_a_datagram), cmocka_unit_test(finds_a_port_by_its_lid),
+          cmocka_unit_test(carries_class_and_hops), cmocka_unit_test(refuses_wrong_addresses),
+          cmocka_unit_test(finds_mac_addresses),
           cmocka_unit_test(counters_tell_of_what_nobody_polls))

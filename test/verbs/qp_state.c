@@ -370,6 +370,27 @@ static void tells_all_that_was_set(void **state)
     close_end(&e);
 }
 
+/* A peer that is named by its LID, and told so again. */
+static void leads_to_a_lid(void **state)
+{
+    struct ibv_port_attr port;
+    struct ibv_qp_attr got;
+    struct ibv_qp_init_attr init;
+    struct end e;
+    (void)state;
+
+    open_end(&e, IBV_QPT_RC);
+    assert_int_equal(ibv_query_port(e.context, 1, &port), 0);
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RTR,
+                               .path_mtu = IBV_MTU_512,
+                               .dest_qp_num = 0x123456,
+                               .ah_attr = {.dlid = port.lid, .sl = 3, .port_num = 1}};
+    assert_int_equal(ibv_modify_qp(e.qp, &attr, RTR_MASK), 0);
+    assert_int_equal(ibv_query_qp(e.qp, &got, IBV_QP_AV, &init), 0);
+    assert_memory_equal(&got.ah_attr, &attr.ah_attr, sizeof got.ah_attr);
+    close_end(&e);
+}
+
 static void refuses_what_it_cannot_be(void **state)
 {
     static const uint32_t flags[] = {IBV_QP_CREATE_SCATTER_FCS, IBV_QP_CREATE_CVLAN_STRIPPING,
@@ -459,4 +480,5 @@ EDGE_MAIN(cmocka_unit_test(posts_up_to_the_bad_one), cmocka_unit_test(posts_as_i
           cmocka_unit_test(tells_of_the_first_message_in_rtr),
           cmocka_unit_test(tells_of_the_last_receive_of_an_srq),
           cmocka_unit_test(tells_of_a_bad_request), cmocka_unit_test(tells_all_that_was_set),
-          cmocka_unit_test(refuses_what_it_cannot_be), cmocka_unit_test(keeps_to_its_rate))
+          cmocka_unit_test(leads_to_a_lid), cmocka_unit_test(refuses_what_it_cannot_be),
+          cmocka_unit_test(keeps_to_its_rate))
