@@ -11,11 +11,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* What a program holds is `at`; the real list behind it must be freed by the real library. */
+/* What a program holds is `at`; the real list behind it must be freed by the real library. `at` is
+ * a block of its own, since there are programs that hand it to free(3) (qperf); that leaves this
+ * behind, to which a later list at the same place comes first. */
 struct device_list {
     struct device_list *next;
     struct ibv_device **real;
-    struct ibv_device *at[];
+    struct ibv_device **at;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -128,6 +130,16 @@ static struct ibv_device **real_list(int *n)
     return list;
 }
 
+static struct device_list *list_new(size_t n)
+{
+    struct device_list *list = calloc(1, sizeof *list);
+
+    if (list) list->at = calloc(n + 1, sizeof *list->at);
+    if (list && list->at) return list;
+    free(list);
+    return NULL;
+}
+
 EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 {
     struct ctl_reply reply = {0};
@@ -137,8 +149,7 @@ EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 
     if (num_devices) *num_devices = 0;
     if (rc) reply.count = 0;
-    struct device_list *list =
-        calloc(1, sizeof *list + ((size_t)nreal + reply.count + 1) * sizeof list->at[0]);
+    struct device_list *list = list_new((size_t)nreal + reply.count);
     if (!list) {
         if (real) REAL(ibv_free_device_list, "IBVERBS_1.1")(real);
         if (rc == 0) ctl_reply_free(&reply);
@@ -176,6 +187,7 @@ EXPORT void ibv_free_device_list(struct ibv_device **at)
         return;
     }
     if (list->real) REAL(ibv_free_device_list, "IBVERBS_1.1")(list->real);
+    free(list->at);
     free(list);
 }
 
