@@ -5,16 +5,29 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
+
+/* The kernel's. What stands in its place for programs to see is the null device, which would take
+ * every command and do none. */
+static int open_kernels(int flags)
+{
+    struct stat st;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, UCMA_DEV_PATH, flags);
+
+    if (fd < 0 || syscall(SYS_fstat, fd, &st) != 0 || st.st_rdev != makedev(1, 3)) return fd;
+    syscall(SYS_close, fd);
+    errno = ENODEV;
+    return -1;
+}
 
 bool ucma_try_open(const char *path, int flags, int *fd)
 {
     if (!path || strcmp(path, UCMA_DEV_PATH)) return false;
-    int saved = errno;
     *fd = ucma_open(flags);
-    if (*fd >= 0 || errno != ENXIO) return true;
-    errno = saved;
-    return false;
+    if (*fd < 0 && errno == ENXIO) *fd = open_kernels(flags); /* no rbondd answers */
+    return true;
 }
 
 HOOK ssize_t write(int fd, const void *buf, size_t len)
