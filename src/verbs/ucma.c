@@ -154,6 +154,19 @@ void ucma_disguise(int fd, struct stat *st)
     st->st_mode = S_IFCHR | 0666;
 }
 
+/* rbondd has gone, and with it what it knew of the channel's ids. What gives something back does,
+ * with no events left to be acknowledged; all else finds no device. */
+static int call_of_a_lost(const void *cmd, void *response, size_t room)
+{
+    const struct rdma_ucm_destroy_id_resp none = {0};
+    struct rdma_ucm_cmd_hdr hdr;
+    memcpy(&hdr, cmd, sizeof hdr);
+    if (hdr.cmd != RDMA_USER_CM_CMD_DESTROY_ID && hdr.cmd != RDMA_USER_CM_CMD_LEAVE_MCAST)
+        return -ENODEV;
+    if (response) memcpy(response, &none, room < sizeof none ? room : sizeof none);
+    return 0;
+}
+
 /* One command, already in the daemon's terms; its response is stored at `response`. */
 static int channel_call(struct channel *ch, const void *cmd, size_t len, void *response,
                         size_t room)
@@ -167,7 +180,7 @@ static int channel_call(struct channel *ch, const void *cmd, size_t len, void *r
         if (n && response) memcpy(response, reply.records, n);
     }
     ctl_reply_free(&reply);
-    return err;
+    return err == -ECONNRESET ? call_of_a_lost(cmd, response, room) : err;
 }
 
 /* A token for an event whose id was destroyed meanwhile finds nothing: wait for the next. */

@@ -11,7 +11,7 @@ set -e
 dir=$(mktemp -d)
 daemon=
 cleanup() {
-    [ -z "$daemon" ] || { kill "$daemon" && wait "$daemon" || :; }
+    [ -z "$daemon" ] || { kill "$daemon" 2>/dev/null && wait "$daemon" || :; }
     rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -49,7 +49,7 @@ await "va has no carrier" has_carrier va
 await "vb has no carrier" has_carrier vb
 "$1" >"$dir/log" 2>&1 &
 daemon=$!
-export EDGE_DAEMON="$daemon"
+export EDGE_DAEMON="$daemon" EDGE_RBONDD="$1"
 await "rbondd does not start" listens
 # A program built with a sanitizer wants its runtime first; the build says so by EDGE_PRELOAD.
 [ -z "$EDGE_LIBRARIES" ] || export LD_LIBRARY_PATH="$EDGE_LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
