@@ -154,9 +154,11 @@ static void connections(struct input *in)
 /* fuzz_hca.c, `post_send`: one request of each kind on each queue pair, well made, and carried. */
 static void put_request_of(struct input *in, unsigned qp, unsigned opcode, unsigned flags)
 {
-    const uint8_t begin[] = {0, (uint8_t)qp, (uint8_t)opcode, (uint8_t)flags, 1, 1, 0, 0, 0, 200,
-                             0 /* one SGE: region 1, from 0, 200 bytes */};
-    put(in, begin, sizeof begin);
+    put(in, (uint8_t[]){0, (uint8_t)qp, (uint8_t)opcode, (uint8_t)flags}, 4);
+    if (opcode < 11)
+        put(in, (uint8_t[]){1, 1, 0, 0, 0, 200, 0}, 7); /* one SGE: region 1, from 0, 200 bytes */
+    else
+        put_byte(in, 0);
     put(in, (uint8_t[]){1, 8, 0}, 3); /* to region 1, at 8 */
     if (opcode == 8)
         put(in, (uint8_t[]){1, 0, 1, 40}, 4); /* a window, bound to region 0 */
@@ -169,7 +171,7 @@ static void put_request_of(struct input *in, unsigned qp, unsigned opcode, unsig
 static void exchanges(struct input *in)
 {
     for (unsigned qp = 0; qp < 10; qp++)
-        for (unsigned opcode = 0; opcode < 11; opcode++)
+        for (unsigned opcode = 0; opcode < 13; opcode++)
             for (unsigned flags = 2; flags <= 10; flags += 8) {
                 for (int times = 0; times < 3; times++) put_request_of(in, qp, opcode, flags);
                 write_out(in);

@@ -5,7 +5,7 @@
 #define QKEY 0x11111111u
 #define ACCESS                                                                                     \
     (HCA_ACCESS_LOCAL_WRITE | HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_READ |                   \
-     HCA_ACCESS_REMOTE_ATOMIC | HCA_ACCESS_MW_BIND)
+     HCA_ACCESS_REMOTE_ATOMIC | HCA_ACCESS_MW_BIND | HCA_ACCESS_FLUSH_GLOBAL)
 
 bool fuzz_pages;
 
@@ -101,7 +101,8 @@ struct hca_qp_attr fuzz_qp_attr(const struct fuzz_bed *bed, int side, uint32_t i
         .max_dest_rd_atomic = 2,
         .port_num = 1,
         .qkey = QKEY,
-        .access = HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC,
+        .access = HCA_ACCESS_REMOTE_WRITE | HCA_ACCESS_REMOTE_READ | HCA_ACCESS_REMOTE_ATOMIC |
+                  HCA_ACCESS_FLUSH_GLOBAL | HCA_ACCESS_FLUSH_PERSISTENT,
         .rq_psn = psn_of(0xfffffe + i),
         .sq_psn = psn_of(0xfffffe + i),
         .dest_qpn = peer ? hca_qp_num(peer) : 77,

@@ -73,7 +73,7 @@ static void mutate(struct bytes *in, struct wire *w)
     struct roce_hdr h;
     size_t len;
     if (roce_decode(&h, w->data, w->rx.len, &len) != ROCE_OK) return;
-    switch (pick(in, 12)) {
+    switch (pick(in, 13)) {
     case 0: h.psn = psn_add(h.psn, (uint32_t)(int8_t)take8(in)); break;
     case 1: h.psn = psn_of(take32(in)); break;
     case 2: h.aeth.syndrome = take8(in); break;
@@ -84,6 +84,10 @@ static void mutate(struct bytes *in, struct wire *w)
     case 7: h.ackreq = !h.ackreq; break;
     case 8: h.pad = take8(in) & 3; break;
     case 9: h.ieth_rkey = take32(in); break;
+    case 12:
+        h.feth.placement = take8(in);
+        h.feth.selectivity = h.feth.placement >> 4;
+        break;
     case 10: w->rx.len -= take8(in) % (w->rx.len - len + 1); break;
     case 11: {
         uint8_t other = (h.opcode & 0xe0) | (take8(in) & 31);
@@ -208,6 +212,8 @@ static void made_up(struct bytes *in, int to)
     h.atomic.swap_add = h.atomic.compare = take8(in);
     h.aeth.syndrome = take8(in);
     h.aeth.msn = take8(in);
+    h.feth.placement = h.aeth.msn & 3;
+    h.feth.selectivity = h.aeth.msn >> 2 & 3;
     h.xrc_srqn = bed.side[to].srq[1] ? hca_srq_num(bed.side[to].srq[1]) : 9;
     size_t payload = take16(in) % 4900;
     h.pad = flags & 32 ? take8(in) & 3 : -payload & 3;
@@ -254,12 +260,26 @@ static void bind(struct bytes *in, const struct side *s, struct hca_send_wr *wr)
     wr->rkey = (wr->rkey & ~0xffu) | ((wr->rkey + 1) & 0xff);
 }
 
+/* 0 .. 10 are the first ones, and one that there is not; then those without data. */
+static enum hca_wr_opcode opcode_of(uint32_t k)
+{
+    return (enum hca_wr_opcode)(k < 11 ? k : HCA_WR_FLUSH + (k - 11));
+}
+
+static void flush(struct bytes *in, struct hca_send_wr *wr)
+{
+    uint8_t how = take8(in);
+    wr->flush_length = how & 0x80 ? length_of(in) : take8(in);
+    wr->flush_type = how & 7;
+    wr->flush_level = how >> 3 & 3;
+}
+
 static void post_send(struct bytes *in, int side)
 {
     struct side *s = &bed.side[side];
     uint32_t i = pick(in, NQP);
     struct hca_sge sge[4];
-    struct hca_send_wr wr = {.opcode = (enum hca_wr_opcode)pick(in, 11), .flags = take8(in) & 31};
+    struct hca_send_wr wr = {.opcode = opcode_of(pick(in, 13)), .flags = take8(in) & 31};
     if (!s->qp[i]) return;
     wr.num_sge = sges(in, side, sge);
     wr.sge = sge;
@@ -270,6 +290,8 @@ static void post_send(struct bytes *in, int side)
     wr.rkey = wr.inv_rkey = rkey_of(in, wr.opcode == HCA_WR_BIND_MW || maybe(in) ? side : !side);
     if (wr.opcode == HCA_WR_BIND_MW) {
         bind(in, s, &wr);
+    } else if (wr.opcode == HCA_WR_FLUSH) {
+        flush(in, &wr);
     } else {
         wr.compare_add = take8(in);
         wr.swap = take8(in);
