@@ -3,6 +3,7 @@
 #include "daemon/ucma.h"
 
 #include "base/bits.h"
+#include "hca/hca.h"
 #include <errno.h>
 #include <infiniband/ib.h>
 #include <infiniband/verbs.h>
@@ -143,8 +144,9 @@ static void attr_init(const struct ucma_id *id, const struct cm_qp_params *p,
     a->qp_attr_mask |= IBV_QP_ACCESS_FLAGS;
     if (!p) return; /* not connecting yet: access is granted when it does */
     a->qp_access_flags = IBV_ACCESS_REMOTE_WRITE;
-    if (p->max_dest_rd_atomic)
-        a->qp_access_flags |= IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+    if (!p->max_dest_rd_atomic) return;
+    a->qp_access_flags |= IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+    a->qp_access_flags |= HCA_ACCESS_FLUSH_GLOBAL | HCA_ACCESS_FLUSH_PERSISTENT;
 }
 
 static void attr_rtr(const struct ucma_id *id, const struct cm_qp_params *p,
