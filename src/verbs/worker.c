@@ -149,6 +149,15 @@ static void stay_away(struct function *f)
     } while (!atomic_load(&f->stop) && program_spins(f, function_now()));
 }
 
+/* A mutex is not fair: lets those through who wait for it. Asleep, since to yield beside a program
+ * that spins on its memory is to give it a whole slice, some milliseconds. */
+static void step_aside(struct function *f)
+{
+    const struct timespec nap = {.tv_nsec = 10 * US_NS};
+
+    for (int i = 0; i < 10 && atomic_load(&f->waiters); i++) nanosleep(&nap, NULL);
+}
+
 static void look_for_rbondd(struct function *f)
 {
     when_t now = function_now();
@@ -179,11 +188,11 @@ static void *work(void *arg)
         atomic_store(&f->away, away); /* pairs with function_armed */
         when_t at = f->wake_at = wake_at(f, now);
         pthread_mutex_unlock(&f->lock);
-        /* A mutex is not fair: step aside for whoever waits. */
-        for (int i = 0; i < 100 && atomic_load(&f->waiters); i++) sched_yield();
         if (away)
             stay_away(f);
-        else if (!busy)
+        else if (busy)
+            step_aside(f);
+        else
             sleep_until(f, at, false);
     }
     return NULL;
