@@ -120,6 +120,7 @@ static inline void function_consumed(struct function *f)
         function_consumed_after_fork(f);
 }
 
+void function_lock_init(struct function *f);
 /* 0, holding the lock; EIO without it where the function is dead. */
 int function_lock(struct function *f);
 void function_unlock(struct function *f);

@@ -119,7 +119,7 @@ static void in_child(void)
     pthread_mutex_init(&functions_lock, NULL);
     list_for_each (node, &functions) {
         struct function *f = container_of(node, struct function, link);
-        pthread_mutex_init(&f->lock, NULL);
+        function_lock_init(f);
         f->has_worker = false;
         f->waiters = 0;
         if (f->quiet) forget_threads(f);
