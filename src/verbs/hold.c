@@ -6,16 +6,24 @@
  *
  * An ACK that nothing follows is HOLD_NS late. So it is done only while it pays: every post that
  * takes a held ACK along earns, every one that went alone costs, and when all is spent only one
- * chance in PROBE_EVERY is tried. A program that is served passively pays for these few. */
+ * chance in PROBE_EVERY is tried. A program that is served passively pays for these few.
+ *
+ * Where it has paid often the ACK may wait longer, for more than a round trip between two workers:
+ * then the next packet wakes the worker before its timer does, which would find that the ACK has
+ * gone. A thread that has just been woken in vain is not let in front of a spinning program again
+ * when the packet comes, but waits for the tick. */
 #include "verbs/function.h"
 
 #define HOLD_NS (20 * US_NS)
+#define HOLD_LONG_NS (200 * US_NS)
 #define MOST_WORTH 16
+#define LONG_WORTH 8
 #define PROBE_EVERY 64
 
 when_t hold_deadline(const struct function *f)
 {
-    return f->holding ? when_add(f->held_since, HOLD_NS) : NEVER;
+    if (!f->holding) return NEVER;
+    return when_add(f->held_since, f->hold_worth < LONG_WORTH ? HOLD_NS : HOLD_LONG_NS);
 }
 
 void hold_release(struct function *f)
