@@ -27,6 +27,8 @@
 #define IDLE_SPINS 64
 /* How often a poll offers the CPU to whoever drives before it answers by what is known so far. */
 #define LOCK_TRIES 16
+/* With so many packets a round is no longer short beside an empty one. */
+#define LONG_ROUND 8
 
 when_t function_now(void)
 {
@@ -117,25 +119,23 @@ static void transmit(struct function *f, size_t n)
     f->port->stats.tx_errors += n - sent;
 }
 
-/* The program drives: in polls, and in posts between them. Also after each burst, since a round may
- * take longer than a stamp lasts. */
-static void stamp(struct function *f)
+/* How many packets went. */
+static size_t send_waiting(struct function *f, when_t now)
 {
-    if (!atomic_load_explicit(&f->away, memory_order_relaxed)) return;
-    atomic_store_explicit(&f->polled_ns, function_now().ns, memory_order_relaxed);
-}
-
-static bool send_waiting(struct function *f, when_t now)
-{
-    bool any = false;
+    size_t sent = 0;
     for (int i = 0; i < BURSTS_PER_ROUND; i++) {
         size_t n = hca_output(f->hca, f->tx, PORT_BURST, now);
         if (n == 0) break;
-        any = true;
+        sent += n;
         transmit(f, n);
-        stamp(f);
     }
-    return any;
+    return sent;
+}
+
+/* A thread of the program's had these packets in hand, each for about as long as a poll takes. */
+static void has_worked(struct function *f, size_t packets)
+{
+    if (packets >= LONG_ROUND) spin_count(&f->spin, (uint32_t)packets);
 }
 
 /* The worker sleeps until a deadline that may now be too late. While it is away it looks again soon
@@ -175,10 +175,12 @@ void function_flush(struct function *f, when_t now)
     }
     look_at_page(f, now);
     hold_release(f);
-    if (send_waiting(f, now)) {
+    size_t sent = send_waiting(f, now);
+    if (sent) {
         function_dirty(f, now);
         function_touch(f);
     }
+    has_worked(f, sent);
     events_deliver(f);
     hasten_worker(f);
 }
@@ -191,13 +193,15 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
     }
     look_at_page(f, now);
     f->now = now;
-    bool work = f->port->ops->rx(f->port, take_packet, f) > 0;
+    size_t packets = (size_t)f->port->ops->rx(f->port, take_packet, f);
+    bool work = packets > 0;
     if (when_due(hca_deadline(f->hca), now)) {
         hca_expire(f->hca, now);
         work = true;
     }
     hold_decide(f, by_worker, work, now);
-    if (send_waiting(f, now)) work = true;
+    size_t sent = send_waiting(f, now);
+    if (sent) work = true;
     hold_note(f, now);
     events_deliver(f);
     if (work) {
@@ -207,6 +211,7 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
             function_dirty(f, now);
         function_touch(f);
     }
+    if (!by_worker) has_worked(f, packets + sent);
     publish_if_due(f, now);
     return work;
 }
@@ -223,7 +228,7 @@ bool function_spin(struct function *f)
     if (atomic_load_explicit(&f->idle_spins, memory_order_relaxed) >= IDLE_SPINS) sched_yield();
     when_t now = function_now();
 
-    atomic_store_explicit(&f->polled_ns, now.ns, memory_order_relaxed);
+    spin_polled(&f->spin, now);
     /* Another drives, perhaps the worker, and perhaps it has lost its CPU in the middle. */
     for (int i = 0; pthread_mutex_trylock(&f->lock) != 0; i++) {
         if (i == LOCK_TRIES) return true; /* what it completes shows in the CQ */

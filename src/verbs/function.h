@@ -3,9 +3,9 @@
  * Whoever holds `lock` may drive. Three do: a program in ibv_poll_cq (function_spin), a program
  * that posts (function_flush), and the worker thread, which must serve passive RDMA, timers and
  * arriving packets while the program sleeps or computes. So that a spinning program and the worker
- * do not fight for the socket, each empty poll leaves a stamp; while it is fresh the worker stays
- * away from the socket and only looks at the stamp now and then. A CQ that is armed means
- * that the program is about to sleep: then the worker is on the socket at once, stamp or not. */
+ * do not fight for the socket, the worker stays away from it while the program polls often, and
+ * only looks now and then whether it still does (spin.h). A CQ that is armed means that the program
+ * is about to sleep: then the worker is on the socket at once. */
 #ifndef RBOND_VERBS_FUNCTION_H
 #define RBOND_VERBS_FUNCTION_H
 
@@ -14,6 +14,7 @@
 #include "hca/hca.h"
 #include "port/port.h"
 #include "verbs/object.h"
+#include "verbs/spin.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -32,10 +33,10 @@ struct function {
     bool quiet;          /* while forking: holds the lock */
     int owner;           /* while dead: a pidfd of whoever has the adapter; -1: not to be had */
     uint64_t epoch;      /* while dead: the page's, at the fork */
-    _Atomic uint64_t polled_ns; /* when an empty poll last drove */
-    _Atomic uint32_t waiters;   /* threads that wait for the lock */
-    _Atomic bool away;          /* the worker sleeps and does not watch the socket */
-    int doorbell;               /* eventfd: wakes the worker */
+    struct spin spin;    /* does the program drive? */
+    _Atomic uint32_t waiters; /* threads that wait for the lock */
+    _Atomic bool away;        /* the worker sleeps and does not watch the socket */
+    int doorbell;             /* eventfd: wakes the worker */
 
     pthread_mutex_t lock; /* guards all below */
     struct hca *hca;
@@ -49,11 +50,11 @@ struct function {
     bool unsent;                    /* events wait for room in a pipe */
     bool is_late;                   /* `late` does, before those in the adapter */
     struct hca_event late;
-    bool qps_late;                  /* rb_qp.late does, somewhere */
-    bool ports_late;                /* rb_context.late_port of some context does */
-    struct list imports;            /* rb_context.link: imported from `ctx` */
-    struct list exports;            /* rb_export.link: what they may import */
-    bool fatal;                     /* the device has gone */
+    bool qps_late;       /* rb_qp.late does, somewhere */
+    bool ports_late;     /* rb_context.late_port of some context does */
+    struct list imports; /* rb_context.link: imported from `ctx` */
+    struct list exports; /* rb_export.link: what they may import */
+    bool fatal;          /* the device has gone */
     uint8_t next_bucket;
     uint32_t memberships; /* in out->membership */
     _Atomic uint32_t idle_spins;

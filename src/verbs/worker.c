@@ -1,10 +1,12 @@
 /* The worker thread of a function: drives the adapter while the program does not, and listens to
  * rbondd. It sleeps in one of two ways:
  *
- *   on watch   the program does not poll, or has armed a CQ: woken by packets, the adapter's next
+ *   on watch   the program does not spin, or has armed a CQ: woken by packets, the adapter's next
  *              deadline, the doorbell and rbondd
  *   away       the program spins in ibv_poll_cq and drives by itself: woken by the doorbell and
- *              rbondd only, and now and then to see whether it still spins */
+ *              rbondd only, and now and then to see whether it still spins
+ *
+ * spin.h is how it judges. */
 #include "base/must.h"
 #include "verbs/function.h"
 #include <poll.h>
@@ -17,20 +19,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* An empty poll this long ago no longer counts as spinning. */
-#define SPIN_NS (150 * US_NS)
-/* How long the worker stays away before it looks again: a wake-up costs the program some 30 us on a
- * virtual machine, so less and less often while it spins. */
-#define WATCH_LEAST_NS (200 * US_NS)
-#define WATCH_MOST_NS MS_NS
 /* How often to look whether rbondd is back. */
 #define REJOIN_NS (200 * MS_NS)
-
-static bool program_spins(const struct function *f, when_t now)
-{
-    when_t polled = {atomic_load_explicit(&f->polled_ns, memory_order_relaxed)};
-    return f->armed == 0 && when_since(now, polled) < SPIN_NS && polled.ns != 0;
-}
 
 /* ---- rbondd ------------------------------------------------------------------------------ */
 
@@ -137,16 +127,22 @@ static bool sleep_until(struct function *f, when_t at, bool away)
     return fds[1].revents != 0;
 }
 
-/* Without the lock, which the program may hold just now: it would have to let us through. */
+/* Whoever holds the lock drives. It is not waited for: they would have to let us through. */
+static bool program_drives(struct function *f)
+{
+    if (pthread_mutex_trylock(&f->lock) != 0) return true;
+    pthread_mutex_unlock(&f->lock);
+    return false;
+}
+
 static void stay_away(struct function *f)
 {
-    uint64_t watch = WATCH_LEAST_NS;
-
     do {
-        if (sleep_until(f, when_add(function_now(), watch), true)) return;
-        watch = watch * 2 < WATCH_MOST_NS ? watch * 2 : WATCH_MOST_NS;
+        when_t look_at = when_add(function_now(), spin_look_after(&f->spin));
+        if (sleep_until(f, look_at, true)) return;
         if (looks_for_rbondd(f) && when_due(f->rejoin_at, function_now())) return;
-    } while (!atomic_load(&f->stop) && program_spins(f, function_now()));
+        if (atomic_load(&f->stop) || f->armed > 0) return;
+    } while (spin_goes_on(&f->spin, program_drives(f), function_now()));
 }
 
 /* A mutex is not fair: lets those through who wait for it. Asleep, since to yield beside a program
@@ -182,7 +178,7 @@ static void *work(void *arg)
         when_t now = function_now();
         bool news = listen_to_rbondd(f, now);
         if (news) function_touch(f);
-        bool away = program_spins(f, now);
+        bool away = f->armed == 0 && spin_leave(&f->spin, now);
         bool busy = (!away || news) && function_drive(f, true, now);
         if (!busy) publish_if_due(f, now);
         atomic_store(&f->away, away); /* pairs with function_armed */
