@@ -104,10 +104,7 @@ int rb_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
     int rc = function_lock(cq->f);
     if (rc) return verb_result(rc);
     hca_cq_arm(cq->f->hca, cq->hca, solicited_only != 0);
-    if (!cq->armed && cq->ex.channel) {
-        cq->armed = true;
-        function_armed(cq->f);
-    }
+    if (cq->ex.channel) function_armed(cq->f);
     events_deliver(cq->f); /* it may have fired already */
     function_unlock(cq->f);
     return 0;
@@ -260,7 +257,6 @@ static int detach(struct rb_cq *cq)
     events_deliver(f);
     rc = -hca_cq_destroy(f->hca, cq->hca);
     if (rc == 0) {
-        if (cq->armed) f->armed--;
         list_del(&cq->link);
         if (channel)
             cq->comp_events -= events_purge(channel->ibv.fd, channel->wr_fd,

@@ -167,8 +167,6 @@ static void deliver_completion(struct function *f, struct rb_cq *cq)
 {
     struct rb_channel *channel = rb_channel(cq->ex.channel);
     if (!channel) return;
-    if (cq->armed) f->armed--;
-    cq->armed = false;
     if (channel_put(channel, cq) == 0) {
         cq->comp_events++;
     } else {

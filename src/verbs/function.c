@@ -27,7 +27,7 @@
 #define IDLE_SPINS 64
 /* How often a poll offers the CPU to whoever drives before it answers by what is known so far. */
 #define LOCK_TRIES 16
-/* With so many packets a round is no longer short beside an empty one. */
+/* With so many packets a round takes as long as so many polls; with less, as one. */
 #define LONG_ROUND 8
 
 when_t function_now(void)
@@ -132,12 +132,6 @@ static size_t send_waiting(struct function *f, when_t now)
     return sent;
 }
 
-/* A thread of the program's had these packets in hand, each for about as long as a poll takes. */
-static void has_worked(struct function *f, size_t packets)
-{
-    if (packets >= LONG_ROUND) spin_count(&f->spin, (uint32_t)packets);
-}
-
 /* The worker sleeps until a deadline that may now be too late. While it is away it looks again soon
  * in any case. */
 void function_hasten(struct function *f, when_t at)
@@ -180,7 +174,7 @@ void function_flush(struct function *f, when_t now)
         function_dirty(f, now);
         function_touch(f);
     }
-    has_worked(f, sent);
+    spin_count(&f->spin, sent >= LONG_ROUND ? (uint32_t)sent : 1);
     events_deliver(f);
     hasten_worker(f);
 }
@@ -211,7 +205,8 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
             function_dirty(f, now);
         function_touch(f);
     }
-    if (!by_worker) has_worked(f, packets + sent);
+    if (!by_worker && packets + sent >= LONG_ROUND)
+        spin_count(&f->spin, (uint32_t)(packets + sent));
     publish_if_due(f, now);
     return work;
 }
@@ -251,8 +246,8 @@ void function_ring(struct function *f)
 
 void function_armed(struct function *f)
 {
-    f->armed++;
-    /* Pairs with worker.c, which sets `away` and then, still under the lock, looks at `armed`. */
+    /* Pairs with worker.c, which judges and then, still under the lock, sets `away`. */
+    spin_armed(&f->spin);
     if (atomic_load(&f->away)) function_ring(f);
 }
 

@@ -46,7 +46,6 @@ struct function {
     struct device_state state;      /* the last consistent copy of the page */
     struct ctl_client *ctl;         /* the worker's alone once it runs; NULL: rbondd has gone */
     struct list qps, cqs;           /* rb_qp.link, rb_cq.link */
-    _Atomic uint32_t armed;         /* CQs with a channel that wait for a completion */
     bool unsent;                    /* events wait for room in a pipe */
     bool is_late;                   /* `late` does, before those in the adapter */
     struct hca_event late;

@@ -160,7 +160,6 @@ struct rb_cq {
     _Atomic uintptr_t consumer;
     uint32_t consumer_depth;
     uint32_t polls;
-    _Atomic bool armed;    /* with a channel, and not fired yet */
     uint32_t unsent;       /* events that did not fit the channel's pipe */
     uint32_t comp_events;  /* put into the channel, and neither purged */
     uint32_t async_events; /* nor taken back: what destroy waits to see acknowledged */

@@ -8,10 +8,11 @@ static bool has_polled(struct spin *s, when_t now)
     uint32_t polls = atomic_load_explicit(&s->polls, memory_order_relaxed);
     uint32_t came = polls - s->polls_then;
     bool often = came * SPIN_POLL_NS >= when_since(now, s->since);
+    bool armed = atomic_exchange(&s->armed, false);
 
     s->since = now;
     s->polls_then = polls;
-    return often && when_since(now, last) <= SPIN_STALE_NS;
+    return often && !armed && when_since(now, last) <= SPIN_STALE_NS;
 }
 
 static uint64_t proof(const struct spin *s)
@@ -21,7 +22,9 @@ static uint64_t proof(const struct spin *s)
 
 bool spin_leave(struct spin *s, when_t now)
 {
-    if (when_since(now, s->since) < proof(s) || !has_polled(s, now)) return false;
+    bool asked = atomic_load(&s->armed) || when_since(now, s->since) >= proof(s);
+
+    if (!asked || !has_polled(s, now)) return false;
     s->left = now;
     s->look_ns = SPIN_LOOK_LEAST_NS;
     return true;
@@ -36,6 +39,7 @@ uint64_t spin_look_after(struct spin *s)
 
 bool spin_goes_on(struct spin *s, bool inside, when_t now)
 {
+    if (atomic_load(&s->armed)) return false; /* no mistake */
     uint64_t longer = proof(s) * 2 < SPIN_PROOF_MOST_NS ? proof(s) * 2 : SPIN_PROOF_MOST_NS;
     bool worth = when_since(now, s->left) >= SPIN_WORTH_NS;
 

@@ -10,7 +10,10 @@
  * The worker leaves when the program has polled often for some time, and looks again soon, then
  * later and later. If it finds at once that the polls have ceased it should not have left: each
  * time it watches for twice as long before it tries again, so that a program which only seems to
- * spin loses little. */
+ * spin loses little.
+ *
+ * A CQ that is armed says that the program is about to sleep, until it has polled often again. It
+ * may do so with the CQ still armed: UCX arms one for its connections and spins on others. */
 #ifndef RBOND_VERBS_SPIN_H
 #define RBOND_VERBS_SPIN_H
 
@@ -35,6 +38,7 @@ struct spin {
     /* The polling threads'. Of polls by two of them at once one may go uncounted. */
     _Atomic uint64_t last_ns; /* when a poll last drove */
     _Atomic uint32_t polls;
+    _Atomic bool armed; /* since the worker last judged */
     /* The worker's. */
     when_t since; /* the time that it judges by began here, and how many polls there were then */
     uint32_t polls_then;
@@ -56,6 +60,9 @@ static inline void spin_polled(struct spin *s, when_t now)
     atomic_store_explicit(&s->last_ns, now.ns, memory_order_relaxed);
     spin_count(s, 1);
 }
+
+/* It has armed a CQ, and so is about to sleep. */
+static inline void spin_armed(struct spin *s) { atomic_store(&s->armed, true); }
 
 /* The worker is on watch; may it leave? True: it does. */
 bool spin_leave(struct spin *s, when_t now);

@@ -1,8 +1,8 @@
 /* The worker thread of a function: drives the adapter while the program does not, and listens to
  * rbondd. It sleeps in one of two ways:
  *
- *   on watch   the program does not spin, or has armed a CQ: woken by packets, the adapter's next
- *              deadline, the doorbell and rbondd
+ *   on watch   the program does not spin, or has just armed a CQ: woken by packets, the adapter's
+ *              next deadline, the doorbell and rbondd
  *   away       the program spins in ibv_poll_cq and drives by itself: woken by the doorbell and
  *              rbondd only, and now and then to see whether it still spins
  *
@@ -141,8 +141,7 @@ static void stay_away(struct function *f)
         when_t look_at = when_add(function_now(), spin_look_after(&f->spin));
         if (sleep_until(f, look_at, true)) return;
         if (looks_for_rbondd(f) && when_due(f->rejoin_at, function_now())) return;
-        if (atomic_load(&f->stop) || f->armed > 0) return;
-    } while (spin_goes_on(&f->spin, program_drives(f), function_now()));
+    } while (!atomic_load(&f->stop) && spin_goes_on(&f->spin, program_drives(f), function_now()));
 }
 
 /* A mutex is not fair: lets those through who wait for it. Asleep, since to yield beside a program
@@ -178,10 +177,10 @@ static void *work(void *arg)
         when_t now = function_now();
         bool news = listen_to_rbondd(f, now);
         if (news) function_touch(f);
-        bool away = f->armed == 0 && spin_leave(&f->spin, now);
+        bool away = spin_leave(&f->spin, now);
         bool busy = (!away || news) && function_drive(f, true, now);
         if (!busy) publish_if_due(f, now);
-        atomic_store(&f->away, away); /* pairs with function_armed */
+        atomic_store(&f->away, away); /* after the judgement: pairs with function_armed */
         when_t at = f->wake_at = wake_at(f, now);
         pthread_mutex_unlock(&f->lock);
         if (away)

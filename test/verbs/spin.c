@@ -131,6 +131,35 @@ static void that_it_stops_is_seen_at_the_next_look(void **state)
     assert_false(spin_goes_on(&s, false, when_add(stopped, MS_NS)));
 }
 
+static void one_that_is_about_to_sleep_is_watched(void **state)
+{
+    struct spin s = {0};
+    when_t now = {(SECOND_US + 1000) * US_NS};
+    (void)state;
+
+    observe(&s, &spins, SECOND_US, 1000);
+    spin_armed(&s);
+    assert_false(spin_goes_on(&s, true, now));
+    assert_false(spin_leave(&s, now));
+    assert_int_equal(s.proof_ns, 0); /* it was no mistake */
+    /* With the CQ still armed it spins again. */
+    struct outcome o = observe(&s, &spins, SECOND_US + 1000, 1000);
+    assert_in_range(o.away_us, 800, 1000 - SPIN_PROOF_LEAST_NS / US_NS);
+}
+
+/* rsockets: polls for 10 us, then sleeps. */
+static void one_that_sleeps_every_time_is_watched(void **state)
+{
+    struct spin s = {0};
+    (void)state;
+
+    for (uint64_t t = SECOND_US; t < 2 * SECOND_US; t++) {
+        if (t % 40 < 10) spin_polled(&s, (when_t){t * US_NS});
+        if (t % 40 == 10) spin_armed(&s);
+        if (t % 10 == 5) assert_false(spin_leave(&s, (when_t){t * US_NS}));
+    }
+}
+
 static void a_long_round_is_no_pause(void **state)
 {
     struct spin s = {0};
@@ -167,6 +196,8 @@ int main(void)
         cmocka_unit_test(one_that_loses_its_processor_still_spins),
         cmocka_unit_test(one_that_shares_its_processor_is_left_alone_when_it_spins),
         cmocka_unit_test(that_it_stops_is_seen_at_the_next_look),
+        cmocka_unit_test(one_that_is_about_to_sleep_is_watched),
+        cmocka_unit_test(one_that_sleeps_every_time_is_watched),
         cmocka_unit_test(a_long_round_is_no_pause),
         cmocka_unit_test(polls_may_be_counted_round_the_corner),
     };
