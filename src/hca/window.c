@@ -136,7 +136,7 @@ uint32_t window_room(const struct hca *hca, const struct window *w)
 bool window_admit(struct hca *hca, struct window *w, uint32_t cost)
 {
     if (w->in_flight && cost > window_room(hca, w)) {
-        w->limited = !w->probing;
+        if (!w->probing) w->filled = w->in_flight;
         return false;
     }
     if (!has_room(hca, w, cost)) {
@@ -163,16 +163,17 @@ void window_acked(struct hca *hca, struct window *w, uint32_t cost)
 {
     /* After a rewind more can be acknowledged than was sent since. */
     give_back(hca, w, cost < w->in_flight ? cost : w->in_flight);
-    if (!w->limited) return;
+    uint32_t full = cost < w->filled ? cost : w->filled;
+    if (full == 0) return;
+    w->filled -= full;
     if (w->size < w->threshold) {
-        w->size += cost;
+        w->size += full;
     } else {
-        w->credit += cost;
+        w->credit += full;
         if (w->credit < w->size) return;
         w->credit -= w->size;
         w->size += w->packet;
     }
-    w->limited = false;
     if (w->size > max_window(hca)) w->size = max_window(hca);
     if (w->size < w->packet) w->size = w->packet;
 }

@@ -19,7 +19,7 @@ struct window {
     uint32_t credit;          /* bytes acknowledged since the last linear step */
     uint32_t in_flight;
     uint32_t packet; /* one full packet with its overhead: the least window */
-    bool limited;    /* it has held something back: only then does it grow */
+    uint32_t filled; /* of these, what filled it: the rest does not let it grow */
     bool probing;    /* one packet at a time: a timer has struck */
     bool woken;      /* room is kept for one packet of it until its turn is over */
     bool recovering; /* cut for a loss below `recover`: not cut again before */
