@@ -26,6 +26,7 @@ static const char *event_name(uint32_t type)
     case CTL_EV_FAILOVER: return "failover";
     case CTL_EV_FUNCTION_ADD: return "function-add";
     case CTL_EV_FUNCTION_DEL: return "function-delete";
+    case CTL_EV_XRC_PEER: return "xrc-peer";
     }
     return "unknown";
 }

@@ -242,6 +242,24 @@ int ctl_next_event(struct ctl_client *client, struct ctl_event *event, bool wait
     }
 }
 
+int ctl_next_event_with(struct ctl_client *client, struct ctl_event *event, int *fds, size_t *nfds)
+{
+    struct ctl_reply came = {0};
+    struct ctl_hdr hdr;
+    int rc;
+
+    while ((rc = receive(client, &hdr, &came, false)) == 0) {
+        if (event_of(client, &hdr, event)) {
+            memcpy(fds, came.fds, came.nfds * sizeof *fds);
+            *nfds = came.nfds;
+            return 1;
+        }
+        ctl_reply_free(&came); /* none that we know */
+    }
+    ctl_reply_free(&came);
+    return rc == -EAGAIN ? 0 : -ECONNRESET;
+}
+
 /* ---- a call ------------------------------------------------------------------------------ */
 
 static int add_records(const struct ctl_client *c, const struct ctl_hdr *hdr, size_t record_size,

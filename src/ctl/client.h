@@ -43,5 +43,8 @@ void ctl_reply_free(struct ctl_reply *reply);
 
 /* 1: *event is the next; 0: none waits (wait == false); -ECONNRESET: the daemon has gone. */
 int ctl_next_event(struct ctl_client *client, struct ctl_event *event, bool wait);
+/* The same without waiting, of a client that makes no calls any more: `fds` are the event's
+ * descriptors, the caller's from now on, CTL_MAX_FDS at most. */
+int ctl_next_event_with(struct ctl_client *client, struct ctl_event *event, int *fds, size_t *nfds);
 
 #endif

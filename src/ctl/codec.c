@@ -54,7 +54,7 @@ static int check_xrcd(const void *body)
 {
     struct ctl_xrcd xrcd;
     memcpy(&xrcd, body, sizeof xrcd);
-    return xrcd.flags & ~CTL_XRCD_CREATE ? -EINVAL : 0;
+    return xrcd.flags & ~(CTL_XRCD_CREATE | CTL_XRCD_EXCL) ? -EINVAL : 0;
 }
 
 /* One row per request: its name, its body. CTL_ANY_LEN: the consumer checks (ctl/ucma.h). */
@@ -128,6 +128,7 @@ const char *ctl_event_name(uint32_t type)
         [CTL_EV_FAILOVER] = "failover",
         [CTL_EV_FUNCTION_ADD] = "function-add",
         [CTL_EV_FUNCTION_DEL] = "function-del",
+        [CTL_EV_XRC_PEER] = "xrc-peer",
     };
     if (type >= sizeof names / sizeof names[0] || !names[type]) return "?";
     return names[type];

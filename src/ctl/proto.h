@@ -180,12 +180,17 @@ struct ctl_cm_id {
 static_assert(sizeof(struct ctl_cm_id) == 112, "ctl_cm_id");
 
 /* A function takes part in the XRC domain of the file whose descriptor comes along, until the
- * connection ends. One function has a domain at a time: -EBUSY: another has; -ENOENT: nobody has, and
- * it is not to be made; -EPERM: the function is another user's. */
+ * connection ends. -ENOENT: nobody does, and it is not to be made; -EEXIST: some do;
+ * -EPERM: the function is another user's.
+ *
+ * For each other function that takes part, CTL_EV_XRC_PEER follows on this connection, now or when it
+ * comes, with two ends of SOCK_SEQPACKET sockets that the other has the other ends of: the first to
+ * call it, the second to be called by it (verbs/kin.c). */
 struct ctl_xrcd {
     uint32_t function, flags;
 };
 #define CTL_XRCD_CREATE 1u
+#define CTL_XRCD_EXCL 2u /* only where nobody takes part yet */
 
 /* One counter of a device or of one member (member "": the device). */
 struct ctl_stat {
@@ -205,6 +210,7 @@ enum ctl_event_type {
     CTL_EV_FAILOVER,      /* member: the new one; old: the one that left */
     CTL_EV_FUNCTION_ADD,
     CTL_EV_FUNCTION_DEL,
+    CTL_EV_XRC_PEER,      /* value: its function; see struct ctl_xrcd */
 };
 
 struct ctl_event {

@@ -244,13 +244,20 @@ void ctl_send_error(struct ctl_conn *conn, const struct ctl_hdr *request, int st
 
 void ctl_send_event(struct ctl_conn *conn, const struct ctl_event *event)
 {
+    ctl_send_event_with(conn, event, NULL, 0);
+}
+
+void ctl_send_event_with(struct ctl_conn *conn, const struct ctl_event *event, const int *fds,
+                         size_t nfds)
+{
     struct {
         struct ctl_hdr hdr;
         struct ctl_event event;
     } m = {.hdr = {.version = CTL_VERSION, .type = CTL_EVENT, .len = sizeof m, .count = 1},
            .event = *event};
 
-    send_message(conn, &m, sizeof m, NULL, 0);
+    must(nfds <= CTL_MAX_FDS);
+    send_message(conn, &m, sizeof m, fds, nfds);
 }
 
 /* ---- receiving --------------------------------------------------------------------------- */

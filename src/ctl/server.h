@@ -59,6 +59,9 @@ void ctl_send_reply(struct ctl_conn *conn, const struct ctl_hdr *request, const 
 void ctl_send_error(struct ctl_conn *conn, const struct ctl_hdr *request, int status,
                     const char *format, ...) __attribute__((format(printf, 4, 5)));
 void ctl_send_event(struct ctl_conn *conn, const struct ctl_event *event);
+/* With descriptors, which stay the caller's. */
+void ctl_send_event_with(struct ctl_conn *conn, const struct ctl_event *event, const int *fds,
+                         size_t nfds);
 
 /* The next connection after `prev` (NULL: the first); NULL past the last. */
 struct ctl_conn *ctl_conn_next(struct ctl_server *server, struct ctl_conn *prev);

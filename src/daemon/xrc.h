@@ -1,5 +1,6 @@
 /* XRC domains of files: which functions take part in which. A connection claims a part for a function
- * and proves that its program may open the file by passing it, open. */
+ * and proves that its program may open the file by passing it, open. Those that take part in one are
+ * introduced to each other; what they then say is theirs. */
 #ifndef RBOND_DAEMON_XRC_H
 #define RBOND_DAEMON_XRC_H
 

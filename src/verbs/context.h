@@ -33,6 +33,8 @@ struct ibv_qp *rb_open_qp(struct ibv_context *context, struct ibv_qp_open_attr *
 
 /* xrcd.c: the adapter's number of the domain. */
 uint32_t xrcd_number(const struct rb_xrcd *xrcd);
+/* May others open it, too? */
+bool xrcd_is_shared(const struct rb_xrcd *xrcd);
 void xrcd_function_gone(const struct function *f);
 
 /* qp.c: the public part of a handle, and its end. */

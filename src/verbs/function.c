@@ -2,6 +2,7 @@
 #include "verbs/function.h"
 #include "base/must.h"
 #include "verbs/import.h"
+#include "verbs/kin.h"
 #include "verbs/pages.h"
 #include <fcntl.h>
 #include <poll.h>
@@ -132,6 +133,15 @@ static size_t send_waiting(struct function *f, when_t now)
     return sent;
 }
 
+/* Also what other functions are to execute, which an answer may wait for. */
+static size_t send_all(struct function *f, when_t now)
+{
+    size_t sent = send_waiting(f, now);
+
+    if (__builtin_expect(f->kin != NULL, 0) && kin_send(f, now)) sent += send_waiting(f, now);
+    return sent;
+}
+
 /* The worker sleeps until a deadline that may now be too late. While it is away it looks again soon
  * in any case. */
 void function_hasten(struct function *f, when_t at)
@@ -169,7 +179,7 @@ void function_flush(struct function *f, when_t now)
     }
     look_at_page(f, now);
     hold_release(f);
-    size_t sent = send_waiting(f, now);
+    size_t sent = send_all(f, now);
     if (sent) {
         function_dirty(f, now);
         function_touch(f);
@@ -193,8 +203,9 @@ bool function_drive(struct function *f, bool by_worker, when_t now)
         hca_expire(f->hca, now);
         work = true;
     }
+    if (__builtin_expect(f->kin != NULL, 0) && kin_drive(f, now)) work = true;
     hold_decide(f, by_worker, work, now);
-    size_t sent = send_waiting(f, now);
+    size_t sent = send_all(f, now);
     if (sent) work = true;
     hold_note(f, now);
     events_deliver(f);
@@ -407,6 +418,7 @@ void function_close(struct function *f)
     }
     if (f->owner >= 0) close(f->owner);
     if (f->port) f->port->ops->close(f->port);
+    kin_free(f);
     if (f->hca) hca_free(f->hca);
     import_free_all(f);
     if (f->page) munmap((void *)f->page, sizeof *f->page);

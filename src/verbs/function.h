@@ -54,6 +54,7 @@ struct function {
     struct list imports; /* rb_context.link: imported from `ctx` */
     struct list exports; /* rb_export.link: what they may import */
     bool fatal;          /* the device has gone */
+    struct kinship *kin; /* kin.c; NULL: no XRC domain of a file was opened yet */
     uint8_t next_bucket;
     uint32_t memberships; /* in out->membership */
     _Atomic uint32_t idle_spins;

@@ -8,7 +8,7 @@
  *   mr.c mr_ex.c mw.c dm.c dmabuf.c odp.c      memory, which pages.c knows page by page
  *   mcast.c                     groups: the adapter's and the socket's
  *   pd.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
- *   qp_open.c xrcd.c            XRC: targets with more handles, domains
+ *   qp_open.c xrcd.c kin.c      XRC: targets with more handles, domains, who else is in them
  *   l2.c                        a peer's MAC address
  *   import.c                    more handles of a context and what is in it
  *   comp_cntr.c                 completion counters, refused

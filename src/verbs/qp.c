@@ -151,6 +151,7 @@ static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
     struct hca_qp_init hi = {.type = (enum hca_qp_type)init->qp_type,
                              .pd = base->pd ? rb_pd(base->pd)->num : 0,
                              .xrcd = qp->xrcd ? xrcd_number(qp->xrcd) : 0,
+                             .xrcd_shared = qp->xrcd && xrcd_is_shared(qp->xrcd),
                              .send_cq = base->send_cq ? rb_cq(base->send_cq)->hca : NULL,
                              .recv_cq = base->recv_cq ? rb_cq(base->recv_cq)->hca : NULL,
                              .srq = base->srq ? rb_srq(base->srq)->hca : NULL,

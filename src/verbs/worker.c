@@ -9,6 +9,7 @@
  * spin.h is how it judges. */
 #include "base/must.h"
 #include "verbs/function.h"
+#include "verbs/kin.h"
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -105,6 +106,7 @@ static when_t wake_at(struct function *f, when_t now)
     when_t at =
         f->port ? when_min(hca_deadline(f->hca), hold_deadline(f)) : hca_cq_deadline(f->hca);
     if (looks_for_rbondd(f)) at = when_min(at, f->rejoin_at);
+    at = when_min(at, kin_renew_at(f));
     if (f->unsent || f->dirty) at = when_min(at, when_add(now, SOON_NS));
     return at;
 }
@@ -112,13 +114,14 @@ static when_t wake_at(struct function *f, when_t now)
 /* True: rbondd has something to say. */
 static bool sleep_until(struct function *f, when_t at, bool away)
 {
-    struct pollfd fds[3] = {{.fd = f->doorbell, .events = POLLIN},
+    struct pollfd fds[4] = {{.fd = f->doorbell, .events = POLLIN},
                             {.fd = f->ctl ? ctl_fd(f->ctl) : -1, .events = POLLIN},
-                            {.fd = away || !f->port ? -1 : f->port->rx_fd, .events = POLLIN}};
+                            {.fd = away || !f->port ? -1 : f->port->rx_fd, .events = POLLIN},
+                            {.fd = away || !f->port ? -1 : kin_fd(f), .events = POLLIN}};
     uint64_t left = when_is_never(at) ? 0 : when_since(at, function_now());
     struct timespec ts = {(time_t)(left / SEC_NS), (long)(left % SEC_NS)};
 
-    ppoll(fds, 3, when_is_never(at) ? NULL : &ts, NULL);
+    ppoll(fds, 4, when_is_never(at) ? NULL : &ts, NULL);
     if (fds[0].revents) {
         uint64_t rings;
         ssize_t rc = read(f->doorbell, &rings, sizeof rings);
@@ -141,6 +144,7 @@ static void stay_away(struct function *f)
         when_t look_at = when_add(function_now(), spin_look_after(&f->spin));
         if (sleep_until(f, look_at, true)) return;
         if (looks_for_rbondd(f) && when_due(f->rejoin_at, function_now())) return;
+        if (when_due(kin_renew_at(f), function_now())) return;
     } while (!atomic_load(&f->stop) && spin_goes_on(&f->spin, program_drives(f), function_now()));
 }
 
@@ -173,6 +177,7 @@ static void *work(void *arg)
     want_exact_timers();
     while (!atomic_load(&f->stop)) {
         look_for_rbondd(f);
+        if (when_due(kin_renew_at(f), function_now())) kin_renew(f, function_now());
         pthread_mutex_lock(&f->lock);
         when_t now = function_now();
         bool news = listen_to_rbondd(f, now);

@@ -1,25 +1,25 @@
 /* XRC domains: which XRC targets may deliver to which XRC SRQs.
  *
- * One that is made of a file is the same for all handles that are opened by its inode. An adapter
- * cannot put messages into another's receives, so a domain lives in one context (and those that
- * import it): while it does, opening it in another, of this process or any of the host, fails with
- * EOPNOTSUPP. rbondd knows who has which. */
+ * One that is made of a file is the same for all who open it by its inode: handles of one context
+ * are one domain here; what other contexts and processes have of it is theirs, and rbondd
+ * introduces us to them (kin.c). */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/kin.h"
 #include "verbs/process.h"
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct domain {
     struct list link;
     uint32_t number, refs;
-    const struct function *f;
+    struct function *f; /* NULL: it has gone */
     bool has_file;
     dev_t dev;
     ino_t ino;
-    struct ctl_client *claim; /* a file's: rbondd counts us in while this connection lasts */
+    struct kin_share *share; /* a file's */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -30,9 +30,10 @@ __attribute__((constructor)) static void guard(void) { process_guard(&lock, NULL
 
 uint32_t xrcd_number(const struct rb_xrcd *xrcd) { return xrcd->domain->number; }
 
+bool xrcd_is_shared(const struct rb_xrcd *xrcd) { return xrcd->domain->has_file; }
+
 /* ---- domains ------------------------------------------------------------------------------ */
 
-/* Those of other functions are rbondd's to tell of, even in this process. */
 static struct domain *known(const struct stat *file, const struct function *f)
 {
     list_for_each (node, &domains) {
@@ -42,63 +43,69 @@ static struct domain *known(const struct stat *file, const struct function *f)
     return NULL;
 }
 
-static struct domain *domain_new(const struct function *f, struct ctl_client *claim,
-                                 const struct stat *file)
+static struct domain *domain_new(struct function *f)
 {
     struct domain *d = calloc(1, sizeof *d);
     if (!d) return NULL;
     d->number = ++last_number;
     d->f = f;
-    d->claim = claim;
-    if (claim) {
-        d->has_file = true;
-        d->dev = file->st_dev;
-        d->ino = file->st_ino;
-    }
     list_add_tail(&domains, &d->link);
     return d;
 }
 
-/* 0, EBUSY where another function has it, ENOENT where there is none and none is to be made, or
- * what kept us from asking. */
-static int claim_file(const struct function *f, int fd, bool create, struct ctl_client **out)
+static void domain_free(struct domain *d)
 {
-    struct ctl_xrcd xrcd = {.function = f->opened.function, .flags = create ? CTL_XRCD_CREATE : 0};
-    struct ctl_reply reply;
+    list_del(&d->link);
+    free(d);
+}
 
-    int rc = ctl_connect(out, NULL);
-    if (rc) return -rc;
-    rc = -ctl_call_with(*out, CTL_XRCD, &xrcd, sizeof xrcd, fd, 0, &reply);
-    ctl_reply_free(&reply);
-    if (rc) ctl_close(*out);
+/* 0 or an errno. */
+static int take_part(struct domain *d, int fd, uint32_t flags)
+{
+    struct ctl_client *claim;
+
+    int rc = kin_claim(d->f, fd, flags, &claim);
+    if (rc) return rc;
+    int file = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    rc = file < 0 ? errno : function_lock(d->f);
+    if (rc == 0) {
+        d->share = kin_join(d->f, d->number, claim, file);
+        if (!d->share) rc = ENOMEM;
+        function_unlock(d->f);
+    }
+    if (rc == 0) return 0;
+    if (file >= 0) close(file);
+    ctl_close(claim);
     return rc;
 }
 
-static int open_file(int fd, int oflag, const struct function *f, struct domain **out)
+static int open_file(int fd, int oflag, struct function *f, struct domain **out)
 {
     struct stat file;
-    struct ctl_client *claim;
-    bool exclusive = (oflag & O_CREAT) && (oflag & O_EXCL);
+    bool create = oflag & O_CREAT, exclusive = create && (oflag & O_EXCL);
 
     if (fstat(fd, &file) != 0) return EBADF;
     *out = known(&file, f);
     if (*out) return exclusive ? EINVAL : 0;
-    int rc = claim_file(f, fd, oflag & O_CREAT, &claim);
-    if (rc == EBUSY) return exclusive ? EINVAL : EOPNOTSUPP;
-    if (rc == ENOENT) return EAGAIN;
-    if (rc) return rc;
-    *out = domain_new(f, claim, &file);
-    if (*out) return 0;
-    ctl_close(claim);
-    return ENOMEM;
+    struct domain *d = domain_new(f);
+    if (!d) return ENOMEM;
+    d->has_file = true;
+    d->dev = file.st_dev;
+    d->ino = file.st_ino;
+    int rc = take_part(d, fd, (create ? CTL_XRCD_CREATE : 0) | (exclusive ? CTL_XRCD_EXCL : 0));
+    if (rc == 0)
+        *out = d;
+    else
+        domain_free(d);
+    return rc == ENOENT ? EAGAIN : rc == EEXIST ? EINVAL : rc;
 }
 
 /* The manual page says when it fails, not how: EINVAL and EAGAIN are the kernel's. */
-static int domain_open(int fd, int oflag, const struct function *f, struct domain **out)
+static int domain_open(int fd, int oflag, struct function *f, struct domain **out)
 {
     if (fd == -1) {
         if (!(oflag & O_CREAT)) return EINVAL;
-        *out = domain_new(f, NULL, NULL);
+        *out = domain_new(f);
     } else {
         int rc = open_file(fd, oflag, f, out);
         if (rc) return rc;
@@ -111,12 +118,15 @@ static int domain_open(int fd, int oflag, const struct function *f, struct domai
 static void domain_close(struct domain *d)
 {
     if (--d->refs) return;
-    list_del(&d->link);
-    if (d->claim) ctl_close(d->claim);
-    free(d);
+    /* In a forked child the share is the parent's. */
+    if (d->share && d->f && function_lock(d->f) == 0) {
+        kin_leave(d->f, d->share);
+        function_unlock(d->f);
+    }
+    domain_free(d);
 }
 
-/* A program may close its device with domains open. */
+/* A program may close its device with domains open. The shares go with the function. */
 void xrcd_function_gone(const struct function *f)
 {
     pthread_mutex_lock(&lock);
@@ -124,8 +134,8 @@ void xrcd_function_gone(const struct function *f)
         struct domain *d = container_of(node, struct domain, link);
         if (d->f != f) continue;
         list_del(&d->link);
-        if (d->claim) ctl_close(d->claim);
-        d->claim = NULL;
+        d->share = NULL;
+        d->f = NULL;
     }
     pthread_mutex_unlock(&lock);
 }

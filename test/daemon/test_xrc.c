@@ -2,6 +2,7 @@
 #include "live.h"
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static struct live live;
@@ -67,7 +68,7 @@ static void test_proof(void **state)
     close(seen);
     assert_int_equal(try_claim(o.info.function + 1, CTL_XRCD_CREATE, file), -ENODEV);
     assert_int_equal(try_claim(0, CTL_XRCD_CREATE, file), -ENODEV);
-    assert_int_equal(try_claim(o.info.function, 2, file), -EINVAL);
+    assert_int_equal(try_claim(o.info.function, 4, file), -EINVAL);
     assert_int_equal(try_claim(o.info.function, 0, file), -ENOENT);
 
     struct ctl_client *c = live_connect(&live);
@@ -94,19 +95,40 @@ static void test_files(void **state)
 {
     struct ctl_client *c = live_connect(&live);
     int twin = dup(file), other = open("/proc/self/exe", O_RDONLY);
+    struct ctl_client *second = live_connect(&live);
+    struct opened p;
     (void)state;
 
+    assert_int_equal(open_device(second, "rb_va0", &p), 0);
     assert_int_equal(claim(c, o.info.function, CTL_XRCD_CREATE, file), 0);
-    assert_int_equal(try_claim(o.info.function, CTL_XRCD_CREATE, twin), -EBUSY);
+    assert_int_equal(try_claim(p.info.function, CTL_XRCD_CREATE | CTL_XRCD_EXCL, twin), -EEXIST);
+    assert_int_equal(try_claim(p.info.function, 0, twin), 0);
     assert_int_equal(try_claim(o.info.function, 0, other), -ENOENT);
     assert_int_equal(try_claim(o.info.function, CTL_XRCD_CREATE, other), 0);
     ctl_close(c);
-    for (int i = 0; try_claim(o.info.function, 0, file) != -ENOENT; i++) {
+    for (int i = 0; try_claim(p.info.function, 0, file) != -ENOENT; i++) {
         assert_true(i < 500);
         usleep(10000);
     }
+    ctl_close(second);
+    close_opened(&p);
     close(twin);
     close(other);
+}
+
+/* A function opens what it has closed just now, perhaps before rbondd has heard of that. */
+static void test_claimed_anew(void **state)
+{
+    struct ctl_client *c[2] = {live_connect(&live), live_connect(&live)};
+    const unsigned how = CTL_XRCD_CREATE | CTL_XRCD_EXCL;
+    (void)state;
+
+    for (int i = 0; i < 2; i++) assert_int_equal(claim(c[i], o.info.function, how, file), 0);
+    ctl_close(c[0]);
+    c[0] = live_connect(&live);
+    assert_int_equal(claim(c[0], o.info.function, 0, file), 0);
+    ctl_close(c[1]);
+    ctl_close(c[0]);
 }
 
 /* The claim of a function that has ended is none of the next one's of that number. */
@@ -128,15 +150,82 @@ static void test_function_ends(void **state)
     ctl_close(c);
 }
 
+/* The lines that an introduction brings: to call, to be called. */
+static uint32_t await_peer(struct ctl_client *c, int lines[2])
+{
+    struct ctl_event event;
+    int fds[CTL_MAX_FDS], rc = 0;
+    size_t n;
+
+    for (int i = 0; i < 3000 && rc == 0; i++) {
+        rc = ctl_next_event_with(c, &event, fds, &n);
+        if (rc == 0) usleep(1000);
+    }
+    assert_int_equal(rc, 1);
+    assert_int_equal(event.type, CTL_EV_XRC_PEER);
+    assert_int_equal(n, 2);
+    memcpy(lines, fds, sizeof fds[0] * 2);
+    return event.value;
+}
+
+static void goes_through(int from, int to, const char *word)
+{
+    char got[16] = "";
+
+    assert_int_equal(send(from, word, strlen(word), 0), strlen(word));
+    assert_int_equal(recv(to, got, sizeof got, MSG_DONTWAIT), strlen(word));
+    assert_string_equal(got, word);
+}
+
+/* Two that take part are told of each other, and a third of both. */
+static void test_introductions(void **state)
+{
+    struct ctl_client *owners[2], *c[3];
+    struct opened p[2];
+    int lines[3][2][2]; /* of whom, to whom else in order, which */
+    (void)state;
+
+    for (int i = 0; i < 2; i++) {
+        owners[i] = live_connect(&live);
+        assert_int_equal(open_device(owners[i], "rb_va0", &p[i]), 0);
+    }
+    const unsigned number[] = {o.info.function, p[0].info.function, p[1].info.function};
+    for (int i = 0; i < 3; i++) {
+        c[i] = live_connect(&live);
+        if (i)
+            assert_int_equal(try_claim(number[i], CTL_XRCD_CREATE | CTL_XRCD_EXCL, file), -EEXIST);
+        assert_int_equal(claim(c[i], number[i], i ? 0 : CTL_XRCD_CREATE | CTL_XRCD_EXCL, file), 0);
+        for (int k = 0; k < i; k++) {
+            assert_int_equal(await_peer(c[i], lines[i][k]), number[k]);
+            assert_int_equal(await_peer(c[k], lines[k][i - 1]), number[i]);
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < i; k++) {
+            goes_through(lines[i][k][0], lines[k][i - 1][1], "call");
+            goes_through(lines[k][i - 1][1], lines[i][k][0], "answer");
+            goes_through(lines[k][i - 1][0], lines[i][k][1], "back");
+        }
+    for (int i = 0; i < 3; i++) {
+        ctl_close(c[i]);
+        for (int k = 0; k < 2; k++) {
+            close(lines[i][k][0]);
+            close(lines[i][k][1]);
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        ctl_close(owners[i]);
+        close_opened(&p[i]);
+    }
+}
+
 #define LIVE(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        LIVE(test_proof),
-        LIVE(test_another_users_function),
-        LIVE(test_files),
-        LIVE(test_function_ends),
+        LIVE(test_proof),         LIVE(test_another_users_function), LIVE(test_files),
+        LIVE(test_function_ends), LIVE(test_introductions),          LIVE(test_claimed_anew),
     };
 
     if (!netns_enter()) {

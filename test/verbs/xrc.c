@@ -349,49 +349,7 @@ static void further_handles(void **state)
     assert_int_equal(ibv_close_xrcd(alien), 0);
 }
 
-/* In a child, which has nothing of ours but the file. */
-static int open_elsewhere(int oflags)
-{
-    int status;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        struct ibv_context *context = ibv_open_device(device);
-        _exit(!context ? 255 : open_domain(context, fd, oflags) ? 0 : errno);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WEXITSTATUS(status);
-}
-
-static void a_domain_lives_in_one_context(void **state)
-{
-    (void)state;
-    assert_null(open_domain(ini.context, fd, O_CREAT));
-    assert_int_equal(errno, EOPNOTSUPP);
-    assert_null(open_domain(ini.context, fd, O_CREAT | O_EXCL));
-    assert_int_equal(errno, EINVAL);
-    assert_int_equal(open_elsewhere(O_CREAT), EOPNOTSUPP);
-    assert_int_equal(open_elsewhere(O_CREAT | O_EXCL), EINVAL);
-    assert_int_equal(open_elsewhere(0), EOPNOTSUPP);
-
-    char name[] = "/tmp/rbond-xrc-XXXXXX";
-    int file = mkstemp(name), mine = fd;
-    unlink(name);
-    struct ibv_xrcd *a = open_domain(ini.context, file, O_CREAT);
-    assert_non_null(a);
-    fd = file;
-    assert_int_equal(open_elsewhere(O_CREAT), EOPNOTSUPP);
-    assert_int_equal(ibv_close_xrcd(a), 0);
-    assert_int_equal(open_elsewhere(0), EAGAIN);
-    assert_int_equal(open_elsewhere(O_CREAT), 0);
-    fd = mine;
-    a = open_domain(tgt.context, file, O_CREAT); /* the child has ended */
-    assert_non_null(a);
-    assert_int_equal(ibv_close_xrcd(a), 0);
-    close(file);
-}
-
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 EDGE_MAIN(TEST(domains), TEST(creation), TEST(sends_to_a_number), TEST(limit_and_size),
-          TEST(further_handles), TEST(a_domain_lives_in_one_context))
+          TEST(further_handles))
