@@ -96,6 +96,7 @@ struct ucma_id {
     uint8_t tos, ack_timeout;
     bool reuseaddr, afonly, afonly_set; /* by the program */
     bool removed;                       /* the program knows that the device has gone */
+    bool is_ib;                         /* bound by an address of InfiniBand's: src is a wildcard */
     uint32_t qkey;
     qpn_t qpn; /* as CONNECT or ACCEPT said; 0: not yet */
 

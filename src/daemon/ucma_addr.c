@@ -2,7 +2,9 @@
 #include "daemon/ucma.h"
 
 #include "base/bits.h"
+#include <endian.h>
 #include <errno.h>
+#include <infiniband/ib.h>
 
 /* ---- socket addresses --------------------------------------------------------------------------
  */
@@ -102,11 +104,51 @@ static int no_device(struct ucma_id *id, const struct gid *gid, uint32_t scope)
     return ours ? -ENODEV : -EADDRNOTAVAIL;
 }
 
+/* The port space that a service id asks an id of the space `own` to be in; 0: none of its. */
+static uint16_t space_of(uint16_t own, const struct sockaddr_ib *ib)
+{
+    static const uint16_t spaces[] = {RDMA_PS_IB, RDMA_PS_TCP, RDMA_PS_UDP};
+    uint64_t mask = be64toh(ib->sib_sid_mask) >> 16, wanted = be64toh(ib->sib_sid) >> 16 & mask;
+    for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++)
+        if ((own == RDMA_PS_IB || own == spaces[i]) && wanted == (spaces[i] & mask))
+            return spaces[i];
+    return 0;
+}
+
+/* InfiniBand's own addresses: a GID, a service id. Without a GID they are a wildcard, and by
+ * binding to it librdmacm finds out whether the family is known. One with a GID is no RoCE port's,
+ * as Linux has it: those have IP addresses. */
+static int copy_ib(const struct ucma_id *id, const struct sockaddr *addr, size_t len,
+                   struct sockaddr_in6 *out, uint16_t *ps)
+{
+    struct sockaddr_ib ib;
+    if (len < sizeof ib) return -EINVAL;
+    memcpy(&ib, addr, sizeof ib);
+    *out = (struct sockaddr_in6){.sin6_family = AF_INET6};
+    memcpy(&out->sin6_addr, ib.sib_addr.sib_raw, sizeof out->sin6_addr);
+    if (!ucma_addr_is_any(out)) return -ENODEV;
+    *ps = space_of(id->ps, &ib);
+    if (!*ps) return -EPROTONOSUPPORT;
+    out->sin6_port = htons((uint16_t)be64toh(ib.sib_sid));
+    return 0;
+}
+
+static int take_port_in(struct ucma_id *id, uint16_t ps)
+{
+    const uint16_t before = id->ps;
+    id->ps = ps;
+    int err = ucma_take_port(id);
+    if (err) id->ps = before;
+    return err;
+}
+
 int ucma_bind(struct ucma_id *id, const struct sockaddr *addr, size_t len)
 {
     if (id->state != UCMA_IDLE) return -EINVAL;
     struct sockaddr_in6 src;
-    int err = ucma_addr_copy(&src, addr, len);
+    uint16_t ps = id->ps;
+    bool is_ib = len >= sizeof addr->sa_family && addr->sa_family == AF_IB;
+    int err = is_ib ? copy_ib(id, addr, len, &src, &ps) : ucma_addr_copy(&src, addr, len);
     if (err) return err;
     struct cmbroker_device dev;
     uint8_t index = 0;
@@ -116,7 +158,7 @@ int ucma_bind(struct ucma_id *id, const struct sockaddr *addr, size_t len)
     if (!any && !broker_device_by_gid(id->broker, &gid, ucma_addr_scope(&src), &dev, &index))
         return no_device(id, &gid, ucma_addr_scope(&src));
     id->src = src;
-    err = ucma_take_port(id);
+    err = take_port_in(id, ps);
     if (err) {
         id->src = (struct sockaddr_in6){0};
         return err;
@@ -125,6 +167,7 @@ int ucma_bind(struct ucma_id *id, const struct sockaddr *addr, size_t len)
         ucma_use_device(id, &dev, index);
         id->route.local = gid;
     }
+    id->is_ib = is_ib;
     id->state = UCMA_BOUND;
     return 0;
 }

@@ -56,22 +56,6 @@ ssize_t ucma_query_route(struct ucma_id *id, void *reply)
     return sizeof r;
 }
 
-static ssize_t query_addr(const struct ucma_id *id, void *reply)
-{
-    struct rdma_ucm_query_addr_resp r = {.ibdev_index = NO_DEVICE_INDEX};
-    r.src_size = (uint16_t)ucma_addr_len(&id->src);
-    r.dst_size = (uint16_t)ucma_addr_len(&id->dst);
-    memcpy(&r.src_addr, &id->src, r.src_size);
-    memcpy(&r.dst_addr, &id->dst, r.dst_size);
-    if (id->guid) {
-        r.node_guid = htobe64(id->guid);
-        r.port_num = 1;
-        r.pkey = htobe16(ROCE_PKEY_DEFAULT);
-    }
-    memcpy(reply, &r, sizeof r);
-    return sizeof r;
-}
-
 static void fill_sockaddr_ib(void *room, const struct gid *gid, const struct ucma_id *id,
                              uint16_t port)
 {
@@ -80,6 +64,26 @@ static void fill_sockaddr_ib(void *room, const struct gid *gid, const struct ucm
     sib.sib_sid = htobe64((uint64_t)id->ps << 16 | port);
     sib.sib_sid_mask = htobe64(UINT64_MAX);
     memcpy(room, &sib, sizeof sib);
+}
+
+static ssize_t query_addr(const struct ucma_id *id, void *reply)
+{
+    struct rdma_ucm_query_addr_resp r = {.ibdev_index = NO_DEVICE_INDEX};
+    r.src_size = (uint16_t)ucma_addr_len(&id->src);
+    r.dst_size = (uint16_t)ucma_addr_len(&id->dst);
+    memcpy(&r.src_addr, &id->src, r.src_size);
+    memcpy(&r.dst_addr, &id->dst, r.dst_size);
+    if (id->is_ib) {
+        r.src_size = sizeof(struct sockaddr_ib);
+        fill_sockaddr_ib(&r.src_addr, &id->route.local, id, ucma_addr_port(&id->src));
+    }
+    if (id->guid) {
+        r.node_guid = htobe64(id->guid);
+        r.port_num = 1;
+        r.pkey = htobe16(ROCE_PKEY_DEFAULT);
+    }
+    memcpy(reply, &r, sizeof r);
+    return sizeof r;
 }
 
 static ssize_t query_gid(const struct ucma_id *id, void *reply)

@@ -3,6 +3,8 @@
 #include "base/bits.h"
 #include "prog.h"
 
+#include <endian.h>
+#include <infiniband/ib.h>
 #include <infiniband/verbs.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -285,6 +287,49 @@ static void test_ports(void **st)
 }
 
 /* Shared while nobody listens; who listens has it alone. */
+static ssize_t bind_ib(struct prog *p, uint32_t id, uint8_t gid_byte, uint64_t sid, uint64_t mask)
+{
+    struct sockaddr_ib ib = {
+        .sib_family = AF_IB, .sib_sid = htobe64(sid), .sib_sid_mask = htobe64(mask)};
+    struct rdma_ucm_bind b = {.id = id, .addr_size = sizeof ib};
+    ib.sib_addr.sib_raw[0] = gid_byte;
+    memcpy(&b.addr, &ib, sizeof ib);
+    return COMMAND(p, BIND, b);
+}
+
+/* By such a bind librdmacm finds out whether the family is known. */
+static void test_infiniband_addresses(void **st)
+{
+    (void)st;
+    struct prog p;
+    struct rdma_ucm_query_addr_resp r;
+    struct sockaddr_ib ib;
+    const uint64_t space = 0xffffffffffff0000;
+    open_prog(&p, 10);
+    struct rdma_ucm_create_id c = {.uid = 1, .ps = RDMA_PS_IB, .qp_type = IBV_QPT_RC};
+    assert_int_equal(COMMAND(&p, CREATE_ID, c), 4);
+    uint32_t id;
+    memcpy(&id, p.reply, sizeof id);
+    assert_int_equal(bind_ib(&p, id, 0xfe, 0x1060000, space), -ENODEV);
+    assert_int_equal(bind_ib(&p, id, 0, 0x1070000, space), -EPROTONOSUPPORT);
+    assert_int_equal(bind_ib(&p, id, 0, 0x1060000 | PORT, UINT64_MAX), 0);
+    struct rdma_ucm_query q = {.id = id, .option = RDMA_USER_CM_QUERY_ADDR};
+    assert_true(COMMAND(&p, QUERY, q) > 0);
+    memcpy(&r, p.reply, sizeof r);
+    assert_int_equal(r.src_size, sizeof ib);
+    memcpy(&ib, &r.src_addr, sizeof ib);
+    assert_int_equal(ib.sib_family, AF_IB);
+    assert_int_equal(be64toh(ib.sib_sid), 0x1060000 | PORT);
+    q.option = RDMA_USER_CM_QUERY_GID;
+    assert_true(COMMAND(&p, QUERY, q) > 0);
+    /* the number is taken in the space that the service id named */
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ipv4(HERE, PORT)), -EADDRNOTAVAIL);
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_UDP), ipv4(HERE, PORT)), 0);
+    assert_int_equal(bind_ib(&p, create(&p, 3, RDMA_PS_TCP), 0, 0x1110000, space),
+                     -EPROTONOSUPPORT);
+    close_prog(&p);
+}
+
 static void test_reuseaddr(void **st)
 {
     (void)st;
@@ -417,8 +462,10 @@ static void test_refusals(void **st)
     struct sockaddr_in6 link_local = {.sin6_family = AF_INET6,
                                       .sin6_addr = {{{0xfe, 0x80, [15] = 1}}}};
     assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), link_local), -EINVAL);
-    struct sockaddr_in6 ib = {.sin6_family = 27 /* AF_IB */};
-    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ib), -EAFNOSUPPORT);
+    struct sockaddr_in6 ib = {.sin6_family = AF_IB};
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), ib), -EINVAL); /* has no room */
+    struct sockaddr_in6 none = {.sin6_family = AF_UNIX};
+    assert_int_equal(bind_to(&p, create(&p, 2, RDMA_PS_TCP), none), -EAFNOSUPPORT);
     assert_int_equal(COMMAND(&p, CREATE_ID, (struct rdma_ucm_create_id){.ps = RDMA_PS_IB}),
                      -EINVAL);
     assert_int_equal(COMMAND(&p, CREATE_ID, (struct rdma_ucm_create_id){.ps = RDMA_PS_IPOIB}),
@@ -553,7 +600,7 @@ static void test_multicast_addresses(void **st)
         uint16_t family, pkey;
         uint32_t flowinfo;
         uint8_t gid[16];
-    } ib = {27 /* AF_IB */, 0, 0, {0xff, 0x12, 0xa0, 0x1b}};
+    } ib = {AF_IB, 0, 0, {0xff, 0x12, 0xa0, 0x1b}};
     memcpy(&j.addr, &ib, sizeof ib);
     assert_int_equal(COMMAND(&p, JOIN_MCAST, j), 4);
     assert_memory_equal(expect(&p, MULTICAST_JOIN).param.ud.ah_attr.grh.dgid, ib.gid, 16);
@@ -628,6 +675,7 @@ int main(void)
         cmocka_unit_test(test_migrate),
         cmocka_unit_test(test_migrate_with_requests),
         cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_infiniband_addresses),
         cmocka_unit_test(test_reuseaddr),
         cmocka_unit_test(test_any_port),
         cmocka_unit_test(test_neighbours),
