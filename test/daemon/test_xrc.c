@@ -126,7 +126,8 @@ static void test_claimed_anew(void **state)
     for (int i = 0; i < 2; i++) assert_int_equal(claim(c[i], o.info.function, how, file), 0);
     ctl_close(c[0]);
     c[0] = live_connect(&live);
-    assert_int_equal(claim(c[0], o.info.function, 0, file), 0);
+    assert_int_equal(claim(c[0], o.info.function, 0, file), -ENOENT);
+    assert_int_equal(claim(c[0], o.info.function, how, file), 0);
     ctl_close(c[1]);
     ctl_close(c[0]);
 }
