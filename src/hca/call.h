@@ -39,6 +39,7 @@ struct hca_call {
             const uint8_t *payload;        /* valid until the next call on the caller's hca */
             uint32_t len;
         };
+        bool failed; /* HCA_CALL_END: the target entered ERR; else it was reset or destroyed */
         struct { /* HCA_CALL_READ */
             uint64_t va;
             uint32_t srqn, rkey;

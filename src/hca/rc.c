@@ -45,7 +45,7 @@ void rc_reset(struct hca_qp *qp)
 {
     window_stop(qp->hca, &qp->rc.window);
     rc_req_start(&qp->rc.req, psn_of(0));
-    xrc_calls_stop(qp);
+    xrc_calls_stop(qp, false);
     rc_resp_start(&qp->rc.resp, psn_of(0));
     rc_timer_start(&qp->rc.timer);
     rc_doubt_over(&qp->rc.doubt);

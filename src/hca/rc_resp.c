@@ -386,7 +386,7 @@ void rc_resp_stop(struct hca_qp *qp, when_t now)
     r->nak = 0;
     r->message = RC_NO_MESSAGE;
     r->emit = r->tail;
-    xrc_calls_stop(qp);
+    xrc_calls_stop(qp, true);
 }
 
 void rc_resp_srq_gone(struct hca_qp *qp, const struct hca_srq *srq)

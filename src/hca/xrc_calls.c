@@ -52,6 +52,7 @@ struct xrc_calls {
     uint32_t srqn;    /* of the message under way, where it is another function's; else 0 */
     bool gap;         /* something was dropped behind what waits */
     struct set met;   /* these know the target */
+    bool failed;      /* the end of which they are to hear was a failure */
     struct set leave; /* these are to hear of its end */
     struct fetch fetch;
     struct slot slot[SLOTS];
@@ -88,8 +89,9 @@ static int set_first(const struct set *s)
     return -1;
 }
 
-static void say_farewell(struct xrc_calls *c)
+static void say_farewell(struct xrc_calls *c, bool failed)
 {
+    c->failed = failed || (c->failed && set_first(&c->leave) >= 0);
     for (int i = 0; i < NFUNCTIONS / 64; i++) c->leave.bits[i] |= c->met.bits[i];
     c->met = (struct set){{0}};
     if (set_first(&c->leave) >= 0) want_turn(c);
@@ -116,7 +118,7 @@ static void drop(struct xrc_calls *c)
     c->epoch++;
 }
 
-void xrc_calls_stop(struct hca_qp *qp)
+void xrc_calls_stop(struct hca_qp *qp, bool failed)
 {
     struct xrc_calls *c = qp->rc.resp.calls;
     if (!c) return;
@@ -124,7 +126,7 @@ void xrc_calls_stop(struct hca_qp *qp)
     c->srqn = 0;
     drop(c);
     c->fetch = (struct fetch){.epoch = c->fetch.epoch + 1};
-    say_farewell(c);
+    say_farewell(c, failed);
 }
 
 static void free_one(struct xrc_calls *c)
@@ -137,7 +139,7 @@ void xrc_calls_leave(struct hca_qp *qp)
 {
     struct xrc_calls *c = qp->rc.resp.calls;
     if (!c) return;
-    xrc_calls_stop(qp);
+    xrc_calls_stop(qp, false);
     qp->rc.resp.calls = NULL;
     c->qp = NULL;
     if (list_empty(&c->node)) free_one(c);
@@ -289,9 +291,10 @@ static void make_read(struct xrc_calls *c, struct hca_call *call)
 static bool make_call(struct xrc_calls *c, struct hca_call *call)
 {
     int leave = set_first(&c->leave);
-    if (leave >= 0)
+    if (leave >= 0) {
         *call = call_of(c, HCA_CALL_END, (uint16_t)leave, c->epoch);
-    else if (!c->qp)
+        call->failed = c->failed;
+    } else if (!c->qp)
         return false;
     else if (c->fetch.state == FETCH_DUE)
         make_read(c, call);

@@ -12,8 +12,8 @@ struct xrc_calls;
 int xrc_calls_new(struct hca_qp *qp);
 /* The target is being destroyed: what other functions must hear of it is said yet. */
 void xrc_calls_leave(struct hca_qp *qp);
-/* The target has failed or begins anew: nothing waits any more. */
-void xrc_calls_stop(struct hca_qp *qp);
+/* The target has failed, or else it is reset: nothing waits any more. */
+void xrc_calls_stop(struct hca_qp *qp, bool failed);
 void xrc_calls_free_all(struct hca *hca);
 
 /* A request that has come. True: it waits, or was dropped; false: it is for the target itself to

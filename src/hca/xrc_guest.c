@@ -62,7 +62,8 @@ static struct guest *guest_new(struct hca *hca, uint32_t xrcd, uint16_t function
     return g;
 }
 
-/* Its target ends: a receive that its message has taken is flushed. */
+/* Its target fails, or its process ends: a receive that its message has taken is flushed. Where the
+ * target is reset it is lost, as one of our own targets would lose it. */
 static void guest_end(struct guest *g, when_t now)
 {
     rc_resp_stop(&g->qp, now);
@@ -201,7 +202,10 @@ bool hca_call_input(struct hca *hca, uint32_t xrcd, uint16_t function, const str
         answered = true;
     } else if (call->kind == HCA_CALL_END) {
         struct guest *g = guest_find(hca, xrcd, call->qpn);
-        if (g) guest_end(g, now);
+        if (g && call->failed)
+            guest_end(g, now);
+        else if (g)
+            guest_free(g);
     }
     cq_fail_overrun(hca, now);
     return answered;

@@ -38,7 +38,8 @@ void actor_create(struct actor *a)
     struct hca_qp_init init = {
         .type = p->type,
         .pd = b->pd[p->pd],
-        .xrcd = SIM_XRCD,
+        .xrcd = PLAN_XRCD,
+        .xrcd_shared = b->host->wing != NULL,
         .send_cq = send->cq,
         .recv_cq = recv->cq,
         .srq = p->shared_receives ? b->srq[plan_srq_of(p)] : NULL,
@@ -49,11 +50,12 @@ void actor_create(struct actor *a)
         .bucket = p->bucket,
         .owner = a,
     };
-    int rc = hca_qp_create(b->host->hca, &init, &a->qp);
+    a->hca = p->type == HCA_QPT_XRC_RECV && b->host->wing ? b->host->wing : b->host->hca;
+    int rc = hca_qp_create(a->hca, &init, &a->qp);
     must(rc == 0);
     must(p->type == HCA_QPT_XRC_RECV || init.cap.max_send_wr >= p->send_depth);
     if (p->in_group) {
-        rc = hca_mcast_attach(b->host->hca, a->qp, &b->host->group);
+        rc = hca_mcast_attach(a->hca, a->qp, &b->host->group);
         must(rc == 0);
     }
     if (p->window) {
@@ -68,7 +70,7 @@ void actor_create(struct actor *a)
 
 static void modify(struct actor *a, const struct hca_qp_attr *attr, uint32_t mask)
 {
-    int rc = hca_qp_modify(a->board->host->hca, a->qp, attr, mask, a->work->world.now);
+    int rc = hca_qp_modify(a->hca, a->qp, attr, mask, a->work->world.now);
     if (rc)
         oracle_says(&a->work->oracle, "modify to state %d, mask %#x: %d", attr->state, mask, rc);
 }
@@ -263,7 +265,7 @@ static void post_one(struct actor *a)
     trace_line(&w->world.trace, w->world.now,
                "posts     h%u qp %06x request %u: %d, %u bytes, flags %x", a->plan->host,
                a->oracle->qpn, i, r->op, r->len, r->flags);
-    int rc = hca_post_send(a->board->host->hca, a->qp, &wr, w->world.now);
+    int rc = hca_post_send(a->hca, a->qp, &wr, w->world.now);
     if (rc) {
         oracle_says(&w->oracle, "h%u qp %06x request %u: hca_post_send gives %d in state %d",
                     a->plan->host, a->oracle->qpn, i, rc, actor_state(a));
@@ -342,7 +344,7 @@ bool actor_post_receives(struct actor *a)
         struct hca_recv_wr wr;
         struct hca_sge sge[BUF_MAX_PLOTS + 1];
         make_recv_wr(a->board, a->oracle->rq, &wr, sge);
-        int rc = hca_post_recv(a->board->host->hca, a->qp, &wr, w->world.now);
+        int rc = hca_post_recv(a->hca, a->qp, &wr, w->world.now);
         if (rc) {
             oracle_says(&w->oracle, "h%u qp %06x: hca_post_recv gives %d in state %d",
                         a->plan->host, a->oracle->qpn, rc, actor_state(a));

@@ -8,8 +8,6 @@
 
 struct work;
 
-#define SIM_XRCD 1
-
 struct board_cq {
     uint8_t host;
     uint32_t id;
@@ -37,6 +35,7 @@ struct actor {
     struct plan_qp *plan;
     struct oracle_qp *oracle;
     struct hca_mw *window; /* a window's owner; its region is the board's */
+    struct hca *hca;   /* the function that has its queue pair: its host's, or that one's wing */
     struct hca_qp *qp; /* NULL once destroyed */
     uint32_t posts_in_error, receives_in_error;
     bool resting; /* between RESET and RTS again */

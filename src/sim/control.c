@@ -7,8 +7,7 @@
 static void to_state(struct actor *a, enum hca_qp_state state, uint32_t more)
 {
     struct hca_qp_attr attr = {.state = state, .en_sqd_async_notify = true};
-    int rc =
-        hca_qp_modify(a->board->host->hca, a->qp, &attr, HCA_QP_STATE | more, a->work->world.now);
+    int rc = hca_qp_modify(a->hca, a->qp, &attr, HCA_QP_STATE | more, a->work->world.now);
     if (rc)
         oracle_says(&a->work->oracle, "h%u qp %06x: to state %d: %d", a->plan->host, a->oracle->qpn,
                     state, rc);
@@ -72,7 +71,7 @@ static void reset_both(struct actor *a)
 static void destroy(struct actor *a)
 {
     if (takes_first(a)) settle(a);
-    int rc = hca_qp_destroy(a->board->host->hca, a->qp);
+    int rc = hca_qp_destroy(a->hca, a->qp);
     if (rc) oracle_says(&a->work->oracle, "qp %06x: hca_qp_destroy gives %d", a->oracle->qpn, rc);
     a->qp = NULL;
     world_kick(a->board->host); /* its window may be what others wait for */
@@ -99,7 +98,7 @@ void control_run(void *ctx, uint64_t arg)
         oracle_killed(&w->oracle, a->oracle);
         break;
     case CONTROL_BUCKET:
-        hca_qp_set_bucket(a->board->host->hca, a->qp, c->bucket, w->world.now);
+        hca_qp_set_bucket(a->hca, a->qp, c->bucket, w->world.now);
         a->plan->bucket = c->bucket;
         world_kick(a->board->host);
         w->world.hooks.paths_changed(w->world.hooks.ctx);

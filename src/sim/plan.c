@@ -215,6 +215,19 @@ static void draw_xrc(struct plan *p, struct rng *rng)
     }
 }
 
+/* Half of the hosts with XRC targets have these in another function than the SRQs. */
+static void draw_wings(struct plan *p, struct rng *rng)
+{
+    for (uint32_t i = 0; i < p->nqps; i++) {
+        struct host_conf *h = &p->host[p->qp[i].host];
+        if (p->qp[i].type != HCA_QPT_XRC_RECV || h->wing_function || !rng_percent(rng, 50))
+            continue;
+        h->wing_function = (uint16_t)(h->hca.function + 1);
+        h->xrcd = PLAN_XRCD;
+        h->line_ns = rng_percent(rng, 20) ? 0 : rng_below(rng, 40 * US_NS);
+    }
+}
+
 /* ---- what happens meanwhile ---------------------------------------------------------------------
  */
 
@@ -368,6 +381,8 @@ void plan_draw(struct plan *p, uint64_t seed, enum profile only)
     draw_qps(p, &part);
     part = rng_fork(&rng, 6);
     draw_xrc(p, &part);
+    part = rng_fork(&rng, 7);
+    draw_wings(p, &part);
     part = rng_fork(&rng, 3);
     draw_cuts(p, &part);
     p->must_survive = p->must_survive || survivable(p);
@@ -397,16 +412,16 @@ void plan_print(const struct plan *p, FILE *out)
             (unsigned long long)(p->notice_max_ns / US_NS));
     for (uint8_t i = 0; i < p->nhosts; i++) {
         const struct host_conf *h = &p->host[i];
-        fprintf(
-            out,
-            "  h%u: %u members, %s, window %u..%u, cap %u, bursts tx %u rx %u, socket %u, CQ mode "
-            "%d%s; link delay %llu us jitter %llu us loss %u dup %u corrupt %u ppm\n",
-            i, h->nmembers, h->mode == BOND_BALANCE_XOR ? "balance-xor" : "active-backup",
-            h->hca.start_window, h->hca.max_window, h->hca.inflight_cap, h->tx_burst, h->rx_burst,
-            h->rx_room, p->cq_mode[i], p->cq_shared[i] ? " one" : "",
-            (unsigned long long)(h->link.delay_ns / US_NS),
-            (unsigned long long)(h->link.jitter_ns / US_NS), h->link.loss_ppm, h->link.dup_ppm,
-            h->link.corrupt_ppm);
+        fprintf(out,
+                "  h%u: %u members, %s,%s window %u..%u, cap %u, bursts tx %u rx %u, socket %u, CQ "
+                "mode "
+                "%d%s; link delay %llu us jitter %llu us loss %u dup %u corrupt %u ppm\n",
+                i, h->nmembers, h->mode == BOND_BALANCE_XOR ? "balance-xor" : "active-backup",
+                h->wing_function ? " wing," : "", h->hca.start_window, h->hca.max_window,
+                h->hca.inflight_cap, h->tx_burst, h->rx_burst, h->rx_room, p->cq_mode[i],
+                p->cq_shared[i] ? " one" : "", (unsigned long long)(h->link.delay_ns / US_NS),
+                (unsigned long long)(h->link.jitter_ns / US_NS), h->link.loss_ppm, h->link.dup_ppm,
+                h->link.corrupt_ppm);
     }
     for (uint32_t i = 0; i < p->nqps; i++) {
         const struct plan_qp *q = &p->qp[i];

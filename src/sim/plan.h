@@ -10,6 +10,7 @@
 #define PLAN_MAX_QPS 12
 #define PLAN_MAX_CUTS 64
 #define PLAN_PDS 2
+#define PLAN_XRCD 1 /* the one XRC domain there is */
 #define PLAN_SRQS (2 * PLAN_PDS) /* of a host: of each protection domain a basic one, and of each one of XRC */
 
 #define PROFILES(X)                                                                                \

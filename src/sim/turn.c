@@ -42,7 +42,8 @@ void board_take_events(struct board *b)
 {
     struct work *w = b->work;
     struct hca_event e;
-    while (hca_next_event(b->host->hca, &e)) {
+    struct hca *wing = b->host->wing;
+    while (hca_next_event(b->host->hca, &e) || (wing && hca_next_event(wing, &e))) {
         trace_bytes(&w->world.trace, &e.type, sizeof e.type);
         trace_line(&w->world.trace, w->world.now, "event     h%u %d", b->host->index, e.type);
         if (e.type == HCA_EVENT_CQ_ERR) {
@@ -62,7 +63,7 @@ void board_take_events(struct board *b)
         if (e.type == HCA_EVENT_SQ_DRAINED) {
             struct hca_qp_attr attr = {.state = HCA_QPS_RTS};
             if (actor_state(a) == HCA_QPS_SQD &&
-                hca_qp_modify(b->host->hca, a->qp, &attr, HCA_QP_STATE, w->world.now))
+                hca_qp_modify(a->hca, a->qp, &attr, HCA_QP_STATE, w->world.now))
                 oracle_says(&w->oracle, "h%u: SQD to RTS refused after the drained event",
                             b->host->index);
             world_kick(b->host);

@@ -57,6 +57,7 @@ static void ran(void *ctx, struct host *host)
     /* A driver may call it before the time. */
     if (!rng_percent(&w->rng, 1)) return;
     hca_expire(host->hca, w->world.now);
+    if (host->wing) hca_expire(host->wing, w->world.now);
     world_kick(host);
 }
 
@@ -109,7 +110,7 @@ static void create_board(struct work *w, uint8_t h)
         struct hca_srq_init init = {.pd = b->pd[i % PLAN_PDS],
                                     .max_wr = b->srq_depth,
                                     .max_sge = BUF_MAX_PLOTS + 1,
-                                    .xrcd = xrc ? SIM_XRCD : 0,
+                                    .xrcd = xrc ? PLAN_XRCD : 0,
                                     .cq = xrc ? b->cq[0].cq : NULL};
         if (!w->plan->srq[h][i].receive) continue;
         int rc = hca_srq_create(b->host->hca, &init, &b->srq[i]);
@@ -223,10 +224,9 @@ static void tear_down(struct work *w)
         if (w->plan->cq_shared[a->plan->host] &&
             hca_cq_destroy(a->board->host->hca, cq->cq) != -EBUSY)
             oracle_says(&w->oracle, "a CQ that queue pairs use can be destroyed");
-        if (a->plan->in_group &&
-            hca_mcast_detach(a->board->host->hca, a->qp, &a->board->host->group))
+        if (a->plan->in_group && hca_mcast_detach(a->hca, a->qp, &a->board->host->group))
             oracle_says(&w->oracle, "QP not detached from the group");
-        if (hca_qp_destroy(a->board->host->hca, a->qp)) oracle_says(&w->oracle, "QP not destroyed");
+        if (hca_qp_destroy(a->hca, a->qp)) oracle_says(&w->oracle, "QP not destroyed");
         if (a->window) hca_mw_dealloc(a->board->host->hca, a->window);
     }
     for (uint8_t h = 0; h < w->plan->nhosts; h++) {
@@ -249,12 +249,19 @@ static void check_counters(struct work *w)
     const struct plan *p = w->plan;
     bool tame = p->profile == PROFILE_CLEAN && !p->ncontrols;
     for (uint32_t i = 0; i < p->nqps; i++) tame = tame && !p->qp[i].provoke;
+    /* What waits for another function finds no more room at some time, and comes again. */
+    for (uint8_t h = 0; h < p->nhosts; h++) tame = tame && !p->host[h].wing_function;
     for (uint8_t h = 0; h < p->nhosts; h++) {
         const struct host *host = w->board[h].host;
-        const struct hca_counters *c = hca_counters(host->hca);
+        struct hca_counters sum, *c = &sum;
         uint64_t tx = 0, rx = 0;
+        world_counters(host, c);
         for (uint8_t m = 0; m < STEER_MAX_MEMBERS; m++) {
             const struct hca_member_counters *mc = hca_member_counters(host->hca, m);
+            tx += mc->tx_packets;
+            rx += mc->rx_packets;
+            if (!host->wing) continue;
+            mc = hca_member_counters(host->wing, m);
             tx += mc->tx_packets;
             rx += mc->rx_packets;
         }
@@ -288,7 +295,7 @@ static void report(const struct work *w, struct outcome *out)
                             .events = w->world.trace.events,
                             .ended = w->world.now};
     for (uint8_t h = 0; h < w->plan->nhosts; h++)
-        out->counters[h] = *hca_counters(w->board[h].host->hca);
+        world_counters(w->board[h].host, &out->counters[h]);
     for (uint32_t i = 0; i < w->nactors; i++)
         if (w->actor[i].qp) hca_qp_view(w->actor[i].qp, &out->view[i]);
 }

@@ -1,6 +1,7 @@
 /* See world.h. */
 #include "sim/world.h"
 #include "base/must.h"
+#include "sim/wing.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,7 @@ void world_free(struct world *w)
         for (uint32_t k = h->rxq_head; k != h->rxq_tail; k++) free(h->rxq[k % h->rxq_room]);
         free(h->rxq);
         hca_free(h->hca);
+        hca_free(h->wing);
     }
 }
 
@@ -47,6 +49,7 @@ static void apply(struct host *h, const struct bond_change *change)
     if (!change->table) return;
     const struct steering *t = &h->bond.table;
     hca_steer(h->hca, t, w->now);
+    if (h->wing) hca_steer(h->wing, t, w->now);
     trace_bytes(&w->trace, t->active, STEER_MAX_MEMBERS);
     trace_line(&w->trace, w->now, "steers    h%u generation %u, bucket 0 on %d", h->index,
                t->generation, t->active[0] == STEER_NO_MEMBER ? -1 : t->active[0]);
@@ -70,6 +73,20 @@ static void start_bond(struct host *h, const struct host_conf *conf)
     apply(h, &change);
 }
 
+static void add_wing(struct host *h, const struct host_conf *conf)
+{
+    struct hca_conf wing = conf->hca;
+    h->function = conf->hca.function;
+    h->wing_function = wing.function = conf->wing_function;
+    h->xrcd = conf->xrcd;
+    h->line_ns = conf->line_ns;
+    if (!conf->wing_function) return;
+    wing.seed++;
+    h->wing = hca_new(&wing);
+    must(h->wing);
+    if (conf->hca_speed) hca_set_speed(h->wing, conf->hca_speed);
+}
+
 struct host *world_add_host(struct world *w, const struct host_conf *conf)
 {
     must(w->nhosts < WORLD_MAX_HOSTS && conf->nmembers >= 1 && conf->nmembers <= WORLD_MAX_MEMBERS);
@@ -91,6 +108,7 @@ struct host *world_add_host(struct world *w, const struct host_conf *conf)
     h->rxq = malloc(h->rxq_room * sizeof *h->rxq);
     h->hca = hca_new(&conf->hca);
     must(h->rxq && h->hca);
+    add_wing(h, conf);
     if (conf->hca_speed) hca_set_speed(h->hca, conf->hca_speed);
     if (conf->ipv6) {
         const uint8_t prefix[8] = {0xfd, 0, 0, 0, 0, 0, 0, 1};
@@ -192,6 +210,7 @@ static void release_acks(void *ctx, uint64_t arg)
     struct host *h = ctx;
     h->holding = false;
     hca_hold_acks(h->hca, false);
+    if (h->wing) hca_hold_acks(h->wing, false);
     world_kick(h);
 }
 
@@ -202,7 +221,14 @@ static void hold_acks(struct host *h)
     if (h->holding || !rng_percent(&w->rng, h->hold_percent)) return;
     h->holding = true;
     hca_hold_acks(h->hca, true);
+    if (h->wing) hca_hold_acks(h->wing, true);
     world_at(w, rng_below(&w->rng, HOLD_MAX_NS), release_acks, h, 0);
+}
+
+/* The kernel's steering program. */
+static struct hca *function_of(const struct host *h, qpn_t dqpn)
+{
+    return h->wing && dqpn >> HCA_INDEX_BITS == h->wing_function ? h->wing : h->hca;
 }
 
 static void rx_serve(void *ctx, uint64_t arg)
@@ -216,7 +242,7 @@ static void rx_serve(void *ctx, uint64_t arg)
         struct hca_rx rx;
         if (sim_port_rx(d, &rx)) {
             h->received++;
-            hca_input(h->hca, &rx, w->now);
+            hca_input(function_of(h, d->dqpn), &rx, w->now);
         } else {
             h->icrc_errors++;
             hca_count_bad_rx(h->hca);
@@ -225,6 +251,7 @@ static void rx_serve(void *ctx, uint64_t arg)
         free(d);
     }
     hold_acks(h);
+    wing_pull(h);
     world_kick(h);
     if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
     h->rx_running = h->rxq_head != h->rxq_tail;
@@ -369,6 +396,16 @@ static when_t egress_busy(const struct host *h)
     return busy;
 }
 
+static size_t output(struct host *h, struct hca_tx *tx)
+{
+    when_t now = h->world->now;
+    size_t n = hca_output(h->hca, tx, h->tx_burst, now);
+    if (n || !h->wing) return n;
+    n = hca_output(h->wing, tx, h->tx_burst, now);
+    wing_pull(h); /* what a READ wants */
+    return n;
+}
+
 static void pump(void *ctx, uint64_t arg)
 {
     struct host *h = ctx;
@@ -383,7 +420,7 @@ static void pump(void *ctx, uint64_t arg)
                      0);
             break;
         }
-        size_t n = hca_output(h->hca, tx, h->tx_burst, w->now);
+        size_t n = output(h, tx);
         must(n <= h->tx_burst);
         for (size_t i = 0; i < n; i++) send_packet(h, &tx[i]);
         if (n == 0) break;
@@ -398,16 +435,32 @@ void world_kick(struct host *host)
     world_at(host->world, rng_below(&host->world->rng, 400), pump, host, 0);
 }
 
+void world_counters(const struct host *h, struct hca_counters *c)
+{
+    const struct hca_counters *more = h->wing ? hca_counters(h->wing) : NULL;
+    *c = *hca_counters(h->hca);
+#define X(name)                                                                                    \
+    if (more) c->name += more->name;
+    HCA_COUNTERS(X)
+#undef X
+}
+
 /* ---- the run loop --------------------------------------------------------------------------- */
 
 /* The earliest deadline of an adapter (`bond` false) or a bond, and whose it is. */
+static when_t functions_deadline(const struct host *h)
+{
+    when_t at = hca_deadline(h->hca);
+    return h->wing ? when_min(at, hca_deadline(h->wing)) : at;
+}
+
 static struct host *next_deadline(struct world *w, when_t *at, bool *bond)
 {
     struct host *which = NULL;
     *at = NEVER;
     for (uint8_t i = 0; i < 2 * w->nhosts; i++) {
         struct host *h = &w->host[i / 2];
-        when_t d = i & 1 ? bond_deadline(&h->bond) : hca_deadline(h->hca);
+        when_t d = i & 1 ? bond_deadline(&h->bond) : functions_deadline(h);
         d = when_add(d, h->timer_lag_ns);
         if (when_is_never(d)) continue;
         if (when_before(d, w->now)) d = w->now;
@@ -426,7 +479,9 @@ static void strike(struct world *w, struct host *h, bool bond)
         apply(h, &change);
     } else {
         hca_expire(h->hca, w->now);
+        if (h->wing) hca_expire(h->wing, w->now);
     }
+    wing_pull(h);
     world_kick(h);
     if (w->hooks.ran) w->hooks.ran(w->hooks.ctx, h);
 }

@@ -36,6 +36,12 @@ struct host {
     uint8_t index, nmembers;
     struct gid gid, group; /* group: the one multicast group there is */
     struct hca *hca;
+    uint16_t function, wing_function;
+    struct hca *wing; /* wing.h; NULL: none */
+    uint32_t xrcd;    /* the domain of both */
+    uint64_t line_ns; /* at most, each way */
+    when_t line_last[2];
+    bool line_full;
     struct bond bond;
     struct nic nic[WORLD_MAX_MEMBERS];
     /* the driver's habits, drawn from the seed */
@@ -85,6 +91,9 @@ struct host_conf {
     uint64_t updelay_ns, downdelay_ns;
     bool ipv6;
     struct hca_conf hca;
+    uint16_t wing_function; /* 0: no wing */
+    uint32_t xrcd;
+    uint64_t line_ns;
     uint64_t hca_speed; /* bytes per second, for hca_set_speed; 0: none */
     struct link_profile link;
     uint32_t tx_burst, rx_burst, rx_room, hold_percent;
@@ -94,6 +103,8 @@ struct host_conf {
 void world_init(struct world *w, uint64_t seed);
 void world_free(struct world *w);
 struct host *world_add_host(struct world *w, const struct host_conf *conf);
+/* What the host's functions have counted together. */
+void world_counters(const struct host *h, struct hca_counters *c);
 
 /* Runs what comes next; false when nothing will ever happen again, or something broke. */
 bool world_step(struct world *w);

@@ -24,7 +24,7 @@
 struct call_msg {
     uint16_t version, kind;
     uint32_t qpn, epoch, src_qpn, access, mtu;
-    uint8_t min_rnr_timer, hdr_len, pad[2];
+    uint8_t min_rnr_timer, hdr_len, failed, pad;
     uint8_t hdr[ROCE_MAX_HDR_LEN];
     uint64_t va;
     uint32_t srqn, rkey, bytes, pad2;
@@ -252,6 +252,8 @@ static int send_call(const struct kin *k, const struct hca_call *call)
         m.srqn = call->srqn;
         m.rkey = call->rkey;
         m.bytes = call->bytes;
+    } else {
+        m.failed = call->failed;
     }
     return put(k->call.fd, iov, n);
 }
@@ -396,11 +398,13 @@ static int take_call(struct function *f, struct kin *k, when_t now)
         memcpy(call.hdr, m->hdr, sizeof call.hdr);
         call.payload = f->kin->in.bytes + sizeof *m;
         call.len = (uint32_t)((size_t)n - sizeof *m);
-    } else {
+    } else if (call.kind == HCA_CALL_READ) {
         call.va = m->va;
         call.srqn = m->srqn;
         call.rkey = m->rkey;
         call.bytes = m->bytes;
+    } else {
+        call.failed = m->failed;
     }
     if (!hca_call_input(f->hca, k->share->xrcd, k->function, &call, &answer, now)) return 0;
     return send_answer(f, k, &answer);

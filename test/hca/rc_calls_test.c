@@ -459,7 +459,8 @@ static void function_ends_in_a_read(void **state)
 
 static const struct hca_qp_attr to_err = {.state = HCA_QPS_ERR};
 
-/* The receive that a message of the target's had taken is flushed, and no other. */
+/* The receive that a message of the target's had taken is flushed, and no other; with a target that
+ * is destroyed it is lost, here as where they are of one function. */
 static void target_ends(void **state)
 {
     struct roce_hdr first = {.opcode = ROCE_XRC | ROCE_SEND_FIRST, .psn = psn_of(0)};
@@ -478,7 +479,7 @@ static void target_ends(void **state)
         if (how == 1) assert_int_equal(hca_qp_destroy(w.hca[1], w.qp[1][0]), 0);
         if (how == 2) hca_function_gone(c->hca, THEIR_XRCD, 2, w.now); /* its process has died */
         wire_run_for(&w, MS_NS);
-        wire_expect(c->cq, 100, HCA_WC_WR_FLUSH_ERR);
+        if (how != 1) wire_expect(c->cq, 100, HCA_WC_WR_FLUSH_ERR);
         wire_no_wc(c->cq);
         close_all();
     }
