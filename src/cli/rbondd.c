@@ -28,6 +28,7 @@ static void become_daemon(const char *path, const char *socket, const char *log)
     }
     if (socket) setenv("RBOND_SOCKET", socket, 1);
     unsetenv("LD_PRELOAD");
+    unsetenv("NOTIFY_SOCKET"); /* of whose service this may be a part: it is not the service */
     if (log)
         execl(path, "rbondd", (char *)NULL);
     else

@@ -1,5 +1,6 @@
 #include "daemon/functions.h"
 #include "ctl/codec.h"
+#include "daemon/fdstore.h"
 #include "daemon/log.h"
 #include "daemon/memfd.h"
 #include "port/port.h"
@@ -32,6 +33,23 @@ static int port_is_free(void)
     return rc;
 }
 
+/* A connected socket takes no packets but its peer's, and skews the choice in the whole group. */
+static bool is_connected(int fd)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+
+    return getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
+}
+
+static void drain(int fd)
+{
+    char byte;
+
+    for (int i = 0; i < DRAIN_MAX; i++)
+        if (recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) < 0 && errno != EINTR) return;
+}
+
 /* Appends the next socket to the group. */
 static int grow(struct functions *fs)
 {
@@ -45,13 +63,37 @@ static int grow(struct functions *fs)
         close(fd);
         return rc;
     }
+    fdstore_keep(fs->nslots, fd);
     fs->slot[fs->nslots++] = (struct function_slot){.rx_fd = fd};
     return 0;
 }
 
-int functions_init(struct functions *fs)
+/* The group as an earlier rbondd left it in the service manager's store. Its programs are about to
+ * claim their numbers: as far as we know they have just been given back. What programs had joined
+ * that have ended meanwhile stays joined; a datagram that so comes in finds no queue pair. */
+static bool adopt(struct functions *fs, when_t now)
+{
+    static int fds[FUNCTIONS_MAX];
+    unsigned n = fdstore_take(fds, FUNCTIONS_MAX);
+
+    if (n == 0) return false;
+    if (port_is_free() != -EADDRINUSE) { /* they are another network namespace's */
+        for (unsigned i = 0; i < n; i++) close(fds[i]);
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++)
+        fs->slot[i] =
+            (struct function_slot){.rx_fd = fds[i], .freed = now, .spoiled = is_connected(fds[i])};
+    fs->nslots = n;
+    drain(fds[0]);
+    log_info("the sockets of %u functions were kept", n - 1);
+    return true;
+}
+
+int functions_init(struct functions *fs, when_t now)
 {
     memset(fs, 0, sizeof *fs);
+    if (adopt(fs, now)) return 0;
     int rc = port_is_free();
     return rc < 0 ? rc : grow(fs);
 }
@@ -70,23 +112,6 @@ int functions_own_rx(const struct functions *fs)
 }
 
 /* ---- choosing a number ------------------------------------------------------------------- */
-
-/* A connected socket takes no packets but its peer's, and skews the choice in the whole group. */
-static bool is_connected(int fd)
-{
-    struct sockaddr_storage peer;
-    socklen_t len = sizeof peer;
-
-    return getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
-}
-
-static void drain(int fd)
-{
-    char byte;
-
-    for (int i = 0; i < DRAIN_MAX; i++)
-        if (recv(fd, &byte, 1, MSG_DONTWAIT | MSG_TRUNC) < 0 && errno != EINTR) return;
-}
 
 /* The number that has rested longest; 0: none. */
 static unsigned longest_free(const struct functions *fs)

@@ -37,8 +37,9 @@ struct functions {
     unsigned nslots;
 };
 
-/* Makes function 0's socket and the group's steering. -EADDRINUSE: somebody has UDP port 4791. */
-int functions_init(struct functions *fs);
+/* Makes function 0's socket and the group's steering, or takes over what fdstore.h has. -EADDRINUSE:
+ * somebody has UDP port 4791. */
+int functions_init(struct functions *fs, when_t now);
 void functions_fini(struct functions *fs);
 /* A duplicate of function 0's rx socket, for its user; negative errno. */
 int functions_own_rx(const struct functions *fs);

@@ -147,7 +147,7 @@ static bool claim(struct daemon *d, const char *socket)
         log_error("cannot listen at %s: %s", d->listener.path, strerror(-rc));
         return false;
     }
-    rc = functions_init(&d->functions);
+    rc = functions_init(&d->functions, (when_t){uv_hrtime()});
     if (rc == 0 || rc == -EADDRINUSE) return true; /* on_wait goes on */
     log_error("cannot make the sockets of UDP port %d: %s", ROCE_UDP_PORT, strerror(-rc));
     ctl_listener_close(&d->listener);
@@ -249,7 +249,7 @@ static void on_wait(uv_timer_t *timer)
     struct daemon *d = timer->data;
     unsigned claims = service_claims(&d->service);
     uint64_t waited = uv_now(&d->loop) - d->waiting_since_ms;
-    int rc = functions_init(&d->functions);
+    int rc = functions_init(&d->functions, (when_t){uv_hrtime()});
 
     if (rc == 0) {
         uv_timer_stop(timer);

@@ -196,7 +196,8 @@ static int membership(int rx_fd, const struct gid *group, uint32_t ifindex, int 
 
 int port_udp_join(int rx_fd, const struct gid *group, uint32_t ifindex)
 {
-    return membership(rx_fd, group, ifindex, IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP);
+    int rc = membership(rx_fd, group, ifindex, IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP);
+    return rc == -EADDRINUSE ? 0 : rc; /* it is in it: rbondd's restart has left it so */
 }
 
 int port_udp_leave(int rx_fd, const struct gid *group, uint32_t ifindex)

@@ -40,7 +40,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         fprintf(stderr, "no right to make a network namespace\n");
         exit(77);
     }
-    if (uv_loop_init(&loop) != 0 || functions_init(&functions) != 0 ||
+    if (uv_loop_init(&loop) != 0 || functions_init(&functions, (when_t){1}) != 0 ||
         registry_init(&registry, &loop, &conf, &service_listener, &service) != 0 ||
         ctl_listen(&listener, path) != 0 ||
         ctl_server_new(&service.server, &loop, &listener, &service_ops, &service) != 0)

@@ -157,6 +157,7 @@ static void link_local_group(void **state)
 {
     struct gid group = {{0xff, 0x12, [15] = 3}};
     assert_int_equal(port_udp_join(rx_fd[1], &group, net_ifindex("vb1")), 0);
+    assert_int_equal(port_udp_join(rx_fd[1], &group, net_ifindex("vb1")), 0); /* it is in it */
     make(0, 1, 3);
     for (size_t i = 0; i < pk.n; i++) {
         pk.tx[i].src = net_link_local(HOST_A);
