@@ -41,6 +41,11 @@ void xrcd_function_gone(const struct function *f);
 void qp_fill(struct rb_qp *qp, struct ibv_context *context, void *qp_context, enum ibv_qp_type type,
              uint32_t qp_num);
 void qp_free(struct rb_qp *qp);
+/* Holding the lock: the QP changes, 0 or an errno; a handle goes, and with the last one the QP. */
+int qp_change(struct rb_qp *qp, const struct hca_qp_attr *to, int mask);
+int qp_detach(struct rb_qp *qp, bool *last);
+/* The adapter's QP of a new one. 0 or an errno. */
+int qp_create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init);
 /* qp_open.c: holding the lock of qp->f: the handle leaves the others of its QP. False: it was the
  * only one. */
 bool qp_leave(struct rb_qp *qp);

@@ -18,6 +18,7 @@ EXPORT int rbonddv_query_qp_affinity(struct ibv_qp *ibv, uint8_t *configured, ui
     if (!context_is_ours(ibv->context)) return verb_result(EOPNOTSUPP);
     struct rb_qp *qp = rb_qp(ibv);
     if (!qp) return verb_result(EINVAL);
+    if (qp->elsewhere) return verb_result(EOPNOTSUPP);
     int rc = function_lock(qp->f);
     if (rc) return verb_result(rc);
     hca_qp_view(qp->hca, &view);
@@ -42,6 +43,7 @@ EXPORT int rbonddv_modify_qp_affinity(struct ibv_qp *ibv, uint8_t member)
     if (!context_is_ours(ibv->context)) return verb_result(EOPNOTSUPP);
     struct rb_qp *qp = rb_qp(ibv);
     if (!qp) return verb_result(EINVAL);
+    if (qp->elsewhere) return verb_result(EOPNOTSUPP);
     struct function *f = qp->f;
     int rc = function_lock(f);
     if (rc) return verb_result(rc);

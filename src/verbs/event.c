@@ -5,6 +5,7 @@
  * events written; destroying it takes those that nobody has read out of the pipe again. */
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/qp_remote.h"
 #include "verbs/real.h"
 #include <fcntl.h>
 #include <rdma/ib_user_verbs.h>
@@ -118,7 +119,8 @@ static void deliver_ports(struct function *f)
 static void deliver_qp(struct function *f, struct rb_qp *qp)
 {
     struct rb_context *ctx = rb_context(qp->ex.qp_base.context);
-    for (uint32_t left = qp->late; left; left &= left - 1) {
+    if (qp->stands_for && qp->late && qp_remote_tell(f, qp, qp->late)) qp->late = 0;
+    for (uint32_t left = qp->stands_for ? 0 : qp->late; left; left &= left - 1) {
         enum ibv_event_type type = (enum ibv_event_type)__builtin_ctz(left);
         if (!put_async(ctx, (uintptr_t)qp_public(qp), type)) break;
         qp->late &= ~(1u << type);
@@ -128,7 +130,7 @@ static void deliver_qp(struct function *f, struct rb_qp *qp)
 }
 
 /* Each handle of an XRC target hears of its events, by its own context's pipe. */
-static void deliver_handles(struct function *f, struct rb_qp *qp, uint32_t events)
+void events_qp(struct function *f, struct rb_qp *qp, uint32_t events)
 {
     qp->late |= events;
     deliver_qp(f, qp);
@@ -142,7 +144,7 @@ static void deliver_handles(struct function *f, struct rb_qp *qp, uint32_t event
 static void retry_qps(struct function *f)
 {
     f->qps_late = false;
-    list_for_each (node, &f->qps) deliver_handles(f, container_of(node, struct rb_qp, link), 0);
+    list_for_each (node, &f->qps) events_qp(f, container_of(node, struct rb_qp, link), 0);
 }
 
 static bool deliver_async(struct function *f, const struct hca_event *event)
@@ -150,7 +152,7 @@ static bool deliver_async(struct function *f, const struct hca_event *event)
     uint64_t element = (uintptr_t)event->owner; /* public structs come first in ours */
     bool of_cq = event->type == HCA_EVENT_CQ_ERR;
     if (!of_cq && event->type != HCA_EVENT_SRQ_ERR && event->type != HCA_EVENT_SRQ_LIMIT_REACHED) {
-        deliver_handles(f, event->owner, 1u << event->type);
+        events_qp(f, event->owner, 1u << event->type);
         return true;
     }
     struct ibv_context *context = of_cq ? ((struct rb_cq *)event->owner)->ex.context

@@ -389,6 +389,7 @@ int function_open(struct rb_context *ctx, const char *device, struct function **
     f->ctx = ctx;
     f->doorbell = f->owner = -1;
     list_init(&f->qps);
+    list_init(&f->questions);
     list_init(&f->cqs);
     list_init(&f->imports);
     list_init(&f->exports);

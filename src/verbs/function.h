@@ -54,6 +54,8 @@ struct function {
     struct list imports; /* rb_context.link: imported from `ctx` */
     struct list exports; /* rb_export.link: what they may import */
     bool fatal;          /* the device has gone */
+    struct list questions; /* qp_remote.c: other functions are asked, and have not answered yet */
+    uint32_t questions_asked;
     struct kinship *kin; /* kin.c; NULL: no XRC domain of a file was opened yet */
     uint8_t next_bucket;
     uint32_t memberships; /* in out->membership */
@@ -183,5 +185,7 @@ void events_deliver(struct function *f);
  * were. */
 uint32_t events_purge_async(struct function *f, struct rb_context *ctx, const void *object);
 void events_port(struct function *f, enum ibv_event_type type);
+/* The QP's handles hear of these, 1 << enum ibv_event_type. */
+void events_qp(struct function *f, struct rb_qp *qp, uint32_t events);
 
 #endif

@@ -7,6 +7,7 @@
 #include "verbs/kin.h"
 #include "hca/call.h"
 #include "verbs/function.h"
+#include "verbs/qp_remote.h"
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -71,11 +72,13 @@ struct kin {
 struct kinship {
     int epoll;
     struct list shares, dead;
+    bool driving;
     _Atomic bool unclaimed; /* some share has lost its claim */
     when_t renew_at;
     union {
         struct call_msg call;
         struct answer_msg answer;
+        struct kin_note note;
         uint8_t bytes[sizeof(struct call_msg) + HCA_CALL_DATA];
     } in;
 };
@@ -187,14 +190,21 @@ void kin_leave(struct function *f, struct kin_share *s)
     when_t now = function_now();
 
     kin_send(f, now);
-    list_for_each (node, &s->kin)
-        hca_function_gone(f->hca, s->xrcd, container_of(node, struct kin, node)->function, now);
+    f->kin->driving = true; /* what follows must not */
+    while (!list_empty(&s->kin)) {
+        struct kin *k = container_of(s->kin.next, struct kin, node);
+        kin_end(f, k);
+        hca_function_gone(f->hca, s->xrcd, k->function, now);
+        qp_remote_gone(f, s->xrcd, k->function);
+    }
+    f->kin->driving = false;
     share_free(f, s);
 }
 
 void kin_free(struct function *f)
 {
     if (!f->kin) return;
+    qp_remote_free(f);
     while (!list_empty(&f->kin->shares))
         share_free(f, container_of(f->kin->shares.next, struct kin_share, node));
     close(f->kin->epoll);
@@ -260,18 +270,23 @@ static int send_call(const struct kin *k, const struct hca_call *call)
 
 static void part_with(struct function *f, struct kin *k, when_t now);
 
+static void wait_for_room(struct function *f, struct kin *k)
+{
+    if (k->call_full) return;
+    k->call_full = true;
+    listen_for(f->kin, &k->call, EPOLLIN | EPOLLOUT);
+}
+
 /* -EAGAIN where we wait for room already: the order of calls is the line's. */
 static int try_call(struct function *f, struct kin *k, const struct hca_call *call)
 {
     int rc = k->call_full ? -EAGAIN : send_call(k, call);
-    if (rc != -EAGAIN || k->call_full) return rc;
-    k->call_full = true;
-    listen_for(f->kin, &k->call, EPOLLIN | EPOLLOUT);
+    if (rc == -EAGAIN) wait_for_room(f, k);
     return rc;
 }
 
 /* A function that we have not heard of yet may have been introduced just now. */
-static struct kin *meet(struct function *f, const struct hca_call *call, when_t now);
+static struct kin *meet(struct function *f, uint32_t xrcd, uint16_t function, when_t now);
 
 bool kin_send(struct function *f, when_t now)
 {
@@ -279,7 +294,7 @@ bool kin_send(struct function *f, when_t now)
     bool changed = false;
 
     while (hca_next_call(f->hca, &call)) {
-        struct kin *k = meet(f, &call, now);
+        struct kin *k = meet(f, call.xrcd, call.function, now);
         int rc = k ? try_call(f, k, &call) : -ENOENT;
         if (rc == 0) {
             hca_call_sent(f->hca, &call);
@@ -292,6 +307,19 @@ bool kin_send(struct function *f, when_t now)
         }
     }
     return changed;
+}
+
+int kin_put_note(struct function *f, uint32_t xrcd, uint16_t function, struct kin_note *note)
+{
+    struct kin *k = f->kin ? find(f, xrcd, function) : NULL;
+    struct iovec iov = {note, sizeof *note};
+
+    if (!k && f->kin && note->kind == KIN_QP_OPEN) k = meet(f, xrcd, function, function_now());
+    if (!k) return -ENOENT;
+    note->version = LINE_VERSION;
+    int rc = k->call_full ? -EAGAIN : put(k->call.fd, &iov, 1);
+    if (rc == -EAGAIN) wait_for_room(f, k);
+    return rc == 0 || rc == -EAGAIN ? rc : -ENOENT; /* its end is heard of elsewhere */
 }
 
 /* ---- what comes ---------------------------------------------------------------------------- */
@@ -316,6 +344,11 @@ static int take_answer(struct function *f, struct kin *k, when_t now)
     const struct answer_msg *m = &f->kin->in.answer;
     ssize_t n = get(f->kin, k->call.fd, sizeof *m);
     if (n < 0) return (int)n;
+    if (m->kind >= KIN_QP_OPEN) {
+        if ((size_t)n != sizeof(struct kin_note)) return -ECONNRESET;
+        qp_remote_answered(f, k->function, &f->kin->in.note);
+        return 0;
+    }
 
     struct hca_answer a = {.kind = (enum hca_call_kind)m->kind, .qpn = m->qpn, .epoch = m->epoch};
     if (a.kind == HCA_CALL_READ) {
@@ -381,12 +414,28 @@ static int send_answer(struct function *f, struct kin *k, struct hca_answer *a)
     return rc == -EAGAIN ? keep_stuck(f, k, iov, n) : rc;
 }
 
+/* What it asks may drive the function, and with it the lines: the note is copied first. */
+static int take_note(struct function *f, struct kin *k, size_t n)
+{
+    const struct kin_note note = f->kin->in.note;
+    struct kin_note answer;
+    struct iovec iov = {&answer, sizeof answer};
+
+    if (n != sizeof note) return -ECONNRESET;
+    if (!qp_remote_serve(f, k->share->xrcd, k->function, &note, &answer)) return 0;
+    if (k->serve.fd < 0) return 0;
+    answer.version = LINE_VERSION;
+    int rc = put(k->serve.fd, &iov, 1);
+    return rc == -EAGAIN ? keep_stuck(f, k, &iov, 1) : rc;
+}
+
 static int take_call(struct function *f, struct kin *k, when_t now)
 {
     const struct call_msg *m = &f->kin->in.call;
     struct hca_answer answer;
     ssize_t n = get(f->kin, k->serve.fd, sizeof *m);
     if (n < 0) return (int)n;
+    if (m->kind >= KIN_QP_OPEN) return take_note(f, k, (size_t)n);
 
     struct hca_call call = {.kind = (enum hca_call_kind)m->kind, .qpn = m->qpn, .epoch = m->epoch};
     if (call.kind == HCA_CALL_REQUEST) {
@@ -435,6 +484,7 @@ static void part_with(struct function *f, struct kin *k, when_t now)
     kin_end(f, k);
     hca_function_gone(f->hca, xrcd, function, now);
     hca_calls_resume(f->hca);
+    qp_remote_gone(f, xrcd, function);
 }
 
 /* ---- introductions ------------------------------------------------------------------------- */
@@ -496,15 +546,15 @@ static void listen_to_claim(struct function *f, struct kin_share *s, when_t now)
     }
 }
 
-static struct kin *meet(struct function *f, const struct hca_call *call, when_t now)
+static struct kin *meet(struct function *f, uint32_t xrcd, uint16_t function, when_t now)
 {
-    struct kin *k = find(f, call->xrcd, call->function);
+    struct kin *k = find(f, xrcd, function);
     if (k) return k;
     list_for_each (node, &f->kin->shares) {
         struct kin_share *s = container_of(node, struct kin_share, node);
-        if (s->xrcd == call->xrcd) listen_to_claim(f, s, now);
+        if (s->xrcd == xrcd) listen_to_claim(f, s, now);
     }
-    return find(f, call->xrcd, call->function);
+    return find(f, xrcd, function);
 }
 
 /* ---- driving ------------------------------------------------------------------------------- */
@@ -545,11 +595,13 @@ bool kin_drive(struct function *f, when_t now)
 {
     struct epoll_event ev[LINES_AT_ONCE];
 
-    if (list_empty(&f->kin->shares)) return false;
+    if (list_empty(&f->kin->shares) || f->kin->driving) return false;
+    f->kin->driving = true;
     int n = epoll_wait(f->kin->epoll, ev, LINES_AT_ONCE, 0);
     for (int i = 0; i < n; i++) hear(f, ev[i].data.ptr, ev[i].events, now);
     bool changed = kin_send(f, now);
     bury(f->kin);
+    f->kin->driving = false;
     return n > 0 || changed;
 }
 

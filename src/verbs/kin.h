@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct function;
+struct kin_note;
 struct kin_share;
 
 /* All but kin_renew: holding the function's lock. */
@@ -28,6 +29,10 @@ int kin_fd(const struct function *f);
 bool kin_drive(struct function *f, when_t now);
 /* Sends calls alone. True: the adapter may have packets that it had not before. */
 bool kin_send(struct function *f, when_t now);
+
+/* What is no matter of the adapters', by the line to call that function: qp_remote.h. 0, -EAGAIN: no room,
+ * -ENOENT: it does not take part. */
+int kin_put_note(struct function *f, uint32_t xrcd, uint16_t function, struct kin_note *note);
 
 /* Asks rbondd for a share, proving it by the file: 0 or an errno: ENOENT where there is no domain and
  * `flags` do not say to make one, EEXIST. */

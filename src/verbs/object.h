@@ -8,7 +8,7 @@
  *   mr.c mr_ex.c mw.c dm.c dmabuf.c odp.c      memory, which pages.c knows page by page
  *   mcast.c                     groups: the adapter's and the socket's
  *   pd.c cq.c cq_ex.c comp_channel.c qp.c post.c wr.c srq.c ah.c event.c query.c
- *   qp_open.c xrcd.c kin.c      XRC: targets with more handles, domains, who else is in them
+ *   qp_open.c qp_remote.c xrcd.c kin.c  XRC: targets with more handles, domains, who else is in them
  *   l2.c                        a peer's MAC address
  *   import.c                    more handles of a context and what is in it
  *   comp_cntr.c                 completion counters, refused
@@ -194,6 +194,11 @@ struct rb_qp {
     struct list link;     /* in function->qps; of several handles of an XRC target one is there */
     struct list handles;  /* the other handles of an XRC target: qp_open.c */
     struct rb_xrcd *xrcd; /* an XRC target's */
+    uint32_t xrc_domain;  /* its number; 0: no XRC target */
+    uint16_t elsewhere;   /* the function whose target it is a handle of: qp_remote.c; 0: ours */
+    uint16_t stands_for;  /* the function whose handles it stands for; 0: it is the program's */
+    uint32_t stands_times;
+    bool lost;            /* the target elsewhere has gone */
     bool is_ex, sq_sig_all, addressed;
     struct ibv_qp_cap cap;
     struct pd_ring queues;

@@ -17,6 +17,7 @@ static struct hca_qp_view *slot(struct function *f, qpn_t qpn)
 
 void publish_qp(struct function *f, struct rb_qp *qp)
 {
+    if (qp->elsewhere) return; /* its own function does */
     struct hca_qp_view view;
     hca_qp_view(qp->hca, &view);
     *slot(f, view.qpn) = view;

@@ -2,6 +2,7 @@
 #include "rbond/rbonddv.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
+#include "verbs/qp_remote.h"
 #include "verbs/real.h"
 #include <rdma/ib_user_verbs.h>
 #include <stdlib.h>
@@ -99,6 +100,7 @@ static void take_objects(struct rb_qp *qp, const struct ibv_qp_init_attr_ex *ini
         /* librdmacm names a PD, and finds it here when it makes the SRQ. */
         if ((init->comp_mask & IBV_QP_INIT_ATTR_PD) && rb_pd(init->pd)) base->pd = init->pd;
         qp->xrcd = rb_xrcd(init->xrcd);
+        qp->xrc_domain = xrcd_number(qp->xrcd);
         return;
     }
     base->pd = init->pd;
@@ -144,14 +146,14 @@ void qp_free(struct rb_qp *qp)
     free(qp);
 }
 
-static int create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
+int qp_create_in_adapter(struct rb_qp *qp, struct ibv_qp_init_attr_ex *init)
 {
     struct function *f = qp->f;
     const struct ibv_qp *base = qp_public(qp);
     struct hca_qp_init hi = {.type = (enum hca_qp_type)init->qp_type,
                              .pd = base->pd ? rb_pd(base->pd)->num : 0,
                              .xrcd = qp->xrcd ? xrcd_number(qp->xrcd) : 0,
-                             .xrcd_shared = qp->xrcd && xrcd_is_shared(qp->xrcd),
+                             .xrcd_shared = qp->xrcd && !qp->elsewhere && xrcd_is_shared(qp->xrcd),
                              .send_cq = base->send_cq ? rb_cq(base->send_cq)->hca : NULL,
                              .recv_cq = base->recv_cq ? rb_cq(base->recv_cq)->hca : NULL,
                              .srq = base->srq ? rb_srq(base->srq)->hca : NULL,
@@ -199,7 +201,7 @@ static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_att
     take_objects(qp, init);
     /* Before the worker can find it among the function's. */
     qp_fill(qp, context, init->qp_context, init->qp_type, 0);
-    rc = create_in_adapter(qp, init);
+    rc = qp_create_in_adapter(qp, init);
     if (rc) {
         qp_free(qp);
         return fail_with(rc);
@@ -285,8 +287,7 @@ static int without_half(enum ibv_qp_type type, int mask)
     return mask;
 }
 
-/* Holding the lock. */
-static int change(struct rb_qp *qp, const struct hca_qp_attr *to, int mask)
+int qp_change(struct rb_qp *qp, const struct hca_qp_attr *to, int mask)
 {
     struct function *f = qp->f;
     bool moves = mask & IBV_QP_STATE;
@@ -311,9 +312,10 @@ static int modify(struct rb_qp *qp, const struct ibv_qp_attr *attr, int mask)
     mask = without_half(qp->ex.qp_base.qp_type, mask);
     int rc = convert_attr(qp->f, attr, mask, &to);
     if (rc) return rc;
+    if (qp->elsewhere) return qp_remote_modify(qp, &to, mask);
     rc = forgets ? lock_with_consumers(qp) : function_lock(qp->f);
     if (rc) return rc;
-    rc = change(qp, &to, mask);
+    rc = qp_change(qp, &to, mask);
     if (forgets)
         unlock_with_consumers(qp);
     else
@@ -375,6 +377,15 @@ static void describe(const struct rb_qp *qp, const struct hca_qp_attr *from, str
     if (qp->addressed) ah_describe(&from->av, &to->ah_attr);
 }
 
+static int query(const struct rb_qp *qp, struct hca_qp_attr *attr)
+{
+    int rc = function_lock(qp->f);
+    if (rc) return rc;
+    hca_qp_query(qp->hca, attr);
+    function_unlock(qp->f);
+    return 0;
+}
+
 EXPORT int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask,
                         struct ibv_qp_init_attr *init)
 {
@@ -384,10 +395,8 @@ EXPORT int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask,
         return REAL(ibv_query_qp, "IBVERBS_1.1")(ibv, attr, mask, init);
     struct rb_qp *qp = rb_qp(ibv);
     if (!qp) return verb_result(EINVAL);
-    int rc = function_lock(qp->f);
+    int rc = qp->elsewhere ? qp_remote_query(qp, &ha) : query(qp, &ha);
     if (rc) return verb_result(rc);
-    hca_qp_query(qp->hca, &ha);
-    function_unlock(qp->f);
     describe(qp, &ha, attr);
     *init = (struct ibv_qp_init_attr){.qp_context = ibv->qp_context,
                                       .send_cq = ibv->send_cq,
@@ -424,14 +433,20 @@ static int remove_from_adapter(struct rb_qp *qp)
     return 0;
 }
 
-static int detach(struct rb_qp *qp)
+int qp_detach(struct rb_qp *qp, bool *last)
+{
+    function_settle(qp->f, function_now());
+    *last = !qp_leave(qp);
+    return *last ? remove_from_adapter(qp) : 0;
+}
+
+static int detach(struct rb_qp *qp, bool *last)
 {
     struct function *f = qp->f;
 
     int rc = lock_with_consumers(qp);
     if (rc) return 0; /* a forked child frees its copy */
-    function_settle(f, function_now());
-    if (!qp_leave(qp)) rc = remove_from_adapter(qp);
+    rc = qp_detach(qp, last);
     if (rc == 0) qp->async_events -= events_purge_async(f, rb_context(qp->ex.qp_base.context), qp);
     unlock_with_consumers(qp);
     return rc;
@@ -443,8 +458,10 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
 
     struct rb_qp *qp = rb_qp(ibv);
     if (!qp) return verb_result(EINVAL);
-    int rc = detach(qp);
+    bool last = false;
+    int rc = detach(qp, &last);
     if (rc) return verb_result(rc);
+    if (last && qp->elsewhere) qp_remote_close(qp);
     pthread_mutex_lock(&ibv->mutex);
     while (!function_is_dead(qp->f) && ibv->events_completed != qp->async_events)
         pthread_cond_wait(&ibv->cond, &ibv->mutex);

@@ -372,6 +372,181 @@ static void killed_process(void **state)
     assert_int_equal(reap(&c), 0);
 }
 
+/* ---- targets of others --------------------------------------------------------------------- */
+
+static struct ibv_qp *open_target(struct ibv_context *context, struct ibv_xrcd *domain,
+                                  uint32_t num)
+{
+    struct ibv_qp_open_attr attr = {.comp_mask = IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_XRCD |
+                                                 IBV_QP_OPEN_ATTR_CONTEXT | IBV_QP_OPEN_ATTR_TYPE,
+                                    .qp_num = num,
+                                    .xrcd = domain,
+                                    .qp_context = &fd,
+                                    .qp_type = IBV_QPT_XRC_RECV};
+    return ibv_open_qp(context, &attr);
+}
+
+static enum ibv_qp_state state_of(struct ibv_qp *qp)
+{
+    struct ibv_qp_attr attr;
+    struct ibv_qp_init_attr init;
+    assert_int_equal(ibv_query_qp(qp, &attr, IBV_QP_STATE, &init), 0);
+    return attr.qp_state;
+}
+
+/* The next event that is not of a first packet. */
+static struct ibv_async_event next_event(struct ibv_context *context)
+{
+    struct ibv_async_event event;
+    struct pollfd pfd = {.fd = context->async_fd, .events = POLLIN};
+    do {
+        assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
+        assert_int_equal(ibv_get_async_event(context, &event), 0);
+        ibv_ack_async_event(&event);
+    } while (event.event_type == IBV_EVENT_COMM_EST);
+    return event;
+}
+
+static void is_told(struct ibv_context *context, struct ibv_qp *qp, enum ibv_event_type type)
+{
+    struct ibv_async_event event = next_event(context);
+    assert_int_equal(event.event_type, type);
+    assert_ptr_equal(event.element.qp, qp);
+}
+
+/* All handles are equal, whose function the QP is in and whose not. */
+static void handles_elsewhere(void **state)
+{
+    struct part p;
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    struct ibv_recv_wr wr = {.wr_id = 1}, *bad;
+    (void)state;
+
+    struct facts facts = open_part(&p);
+    assert_null(open_target(p.e.context, p.xrcd, target->qp_num ^ 1));
+    assert_int_equal(errno, EINVAL);
+    assert_null(open_target(p.e.context, p.xrcd, target->qp_num ^ 1 << 23)); /* nobody's function */
+    assert_int_equal(errno, EINVAL);
+    struct ibv_xrcd *alien = open_domain(p.e.context, -1, O_CREAT);
+    assert_null(open_target(p.e.context, alien, target->qp_num));
+    assert_int_equal(ibv_close_xrcd(alien), 0);
+    struct ibv_qp *first = open_target(p.e.context, p.xrcd, target->qp_num);
+    struct ibv_qp *second = open_target(p.e.context, p.xrcd, target->qp_num);
+    assert_non_null(first);
+    assert_non_null(second);
+    assert_int_equal(first->qp_num, target->qp_num);
+    assert_ptr_equal(second->qp_context, &fd);
+    assert_int_equal(state_of(first), IBV_QPS_RTS);
+    assert_int_equal(ibv_post_recv(first, &wr, &bad), EINVAL);
+    assert_int_equal(ibv_close_xrcd(p.xrcd), EBUSY);
+
+    uint32_t num = target->qp_num;
+    assert_int_equal(ibv_destroy_qp(target), 0); /* it lives on by the others */
+    serve(&p);
+    all_kinds(&facts);
+    assert_true(served(&p));
+    assert_non_null(target = open_target(tgt.context, xrcd, num));
+    assert_int_equal(ibv_destroy_qp(first), 0);
+    assert_int_equal(ibv_modify_qp(second, &attr, IBV_QP_STATE), 0);
+    assert_int_equal(state_of(target), IBV_QPS_ERR);
+    is_told(tgt.context, target, IBV_EVENT_QP_LAST_WQE_REACHED);
+    is_told(p.e.context, second, IBV_EVENT_QP_LAST_WQE_REACHED);
+    assert_int_equal(ibv_destroy_qp(target), 0);
+    attr.qp_state = IBV_QPS_RESET;
+    assert_int_equal(ibv_modify_qp(second, &attr, IBV_QP_STATE), 0);
+    attr.port_num = 77;
+    attr.qp_state = IBV_QPS_INIT;
+    assert_int_equal(
+        ibv_modify_qp(second, &attr,
+                      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
+        EINVAL);
+    assert_int_equal(ibv_destroy_qp(second), 0); /* the last: now it has gone */
+    assert_null(open_target(p.e.context, p.xrcd, num));
+    assert_null(open_target(tgt.context, xrcd, num));
+    assert_non_null(target = new_target(tgt.context, xrcd)); /* for tear_down */
+    close_part(&p);
+}
+
+/* Another process takes the target that was made here to RTS; then it is killed, and all goes on.
+ */
+static void handle_in_another_process(void **state)
+{
+    struct part p;
+    struct child c = {0};
+    int ready[2];
+    char byte;
+    (void)state;
+
+    struct facts facts = open_part(&p);
+    destroy_pair();
+    assert_non_null(target = new_target(tgt.context, xrcd));
+    assert_non_null(sender = new_sender(&ini));
+    up(&ini, sender, target);
+    assert_int_equal(pipe(ready), 0);
+    c.pid = fork();
+    assert_true(c.pid >= 0);
+    if (c.pid == 0) {
+        struct end e;
+        uint32_t num = target->qp_num;
+        open_end(&e, IBV_QPT_RC);
+        struct ibv_xrcd *domain = open_domain(e.context, fd, 0);
+        struct ibv_qp *qp = domain ? open_target(e.context, domain, num) : NULL;
+        if (!qp) _exit(1);
+        up(&e, qp, sender);
+        if (state_of(qp) != IBV_QPS_RTS || write(ready[1], "x", 1) != 1) _exit(2);
+        pause();
+    }
+    close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+    assert_int_equal(state_of(target), IBV_QPS_RTS);
+    serve(&p);
+    all_kinds(&facts);
+    assert_true(served(&p));
+    assert_int_equal(kill(c.pid, SIGKILL), 0);
+    assert_int_equal(waitpid(c.pid, NULL, 0), c.pid);
+    serve(&p);
+    all_kinds(&facts);
+    assert_true(served(&p));
+    close_part(&p);
+}
+
+/* The process that has the target ends, and with it the target. */
+static void target_goes(void **state)
+{
+    struct part p;
+    int pipes[2], status;
+    uint32_t num;
+    (void)state;
+
+    open_part(&p);
+    assert_int_equal(pipe(pipes), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct ibv_context *context = ibv_open_device(device);
+        struct ibv_xrcd *domain = context ? open_domain(context, fd, 0) : NULL;
+        struct ibv_qp *qp = domain ? new_target(context, domain) : NULL;
+        if (!qp || write(pipes[1], &qp->qp_num, 4) != 4) _exit(1);
+        pause();
+    }
+    assert_int_equal(read(pipes[0], &num, 4), 4);
+    struct ibv_qp *qp = open_target(p.e.context, p.xrcd, num);
+    assert_non_null(qp);
+    assert_int_equal(state_of(qp), IBV_QPS_RESET);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    is_told(p.e.context, qp, IBV_EVENT_QP_FATAL);
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    struct ibv_qp_init_attr init;
+    assert_int_equal(ibv_query_qp(qp, &attr, IBV_QP_STATE, &init), EIO);
+    assert_int_equal(ibv_modify_qp(qp, &attr, IBV_QP_STATE), EIO);
+    assert_int_equal(ibv_destroy_qp(qp), 0);
+    close(pipes[0]);
+    close(pipes[1]);
+    close_part(&p);
+}
+
 static void domains(void **state)
 {
     (void)state;
@@ -406,4 +581,5 @@ static void domains(void **state)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 EDGE_MAIN(TEST(domains), TEST(two_contexts), TEST(by_turns), TEST(two_processes),
-          TEST(killed_process))
+          TEST(killed_process), TEST(handles_elsewhere), TEST(handle_in_another_process),
+          TEST(target_goes))
