@@ -78,7 +78,11 @@ struct hca_qp_attr bed_attr(const struct bed *bed, int side)
         .rq_psn = psn_of(0xfffffeu + (unsigned)!side),
         .sq_psn = psn_of(0xfffffeu + (unsigned)side),
         .dest_qpn = hca_qp_num(bed->qp[!side]),
-        .av = {.sgid = bed->gid[side], .dgid = bed->gid[!side], .hop_limit = 64},
+        .av = {.sgid = bed->gid[side],
+               .dgid = bed->gid[!side],
+               .hop_limit = 64,
+               .traffic_class = BED_CLASS,
+               .flow_label = BED_FLOW},
     };
 }
 
@@ -135,6 +139,8 @@ void bed_walk(struct bed *bed, int side, enum hca_qp_state state)
 void bed_deliver(struct bed *bed, int from, const struct hca_tx *tx)
 {
     uint8_t bytes[ROCE_MAX_HDR_LEN + 4096 + 4] = {0};
+    assert_int_equal(tx->traffic_class, BED_CLASS);
+    assert_int_equal(tx->flow_label, BED_FLOW);
     memcpy(bytes, tx->hdr, tx->hdr_len);
     size_t at = tx->hdr_len;
     for (int i = 0; i < tx->niov; i++) {
@@ -193,7 +199,11 @@ struct hca_send_wr bed_send_wr(const struct bed *bed, uint64_t wr_id, const stru
         .flags = HCA_SEND_SIGNALED,
         .remote_addr = (uintptr_t)bed->mem[1],
         .rkey = hca_mr_rkey(bed->mr[1]),
-        .ah = {.sgid = bed->gid[0], .dgid = bed->gid[1], .hop_limit = 33, .traffic_class = 0x68},
+        .ah = {.sgid = bed->gid[0],
+               .dgid = bed->gid[1],
+               .hop_limit = 33,
+               .traffic_class = BED_CLASS,
+               .flow_label = BED_FLOW},
         .remote_qpn = hca_qp_num(bed->qp[1]),
         .remote_qkey = BED_QKEY,
         .sge = sge,

@@ -13,6 +13,8 @@
 
 #define BED_MEM 65536
 #define BED_QKEY 0x11111111u
+#define BED_CLASS 0x68 /* every packet's traffic class, and flow label */
+#define BED_FLOW 0xbeef5
 
 struct bed {
     struct hca *hca[2];

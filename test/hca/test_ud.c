@@ -58,7 +58,7 @@ static void arrives_with_ipv4_header(void **state)
 
     const uint8_t *ip = bed.mem[1] + 20;
     assert_int_equal(ip[0], 0x45);
-    assert_int_equal(ip[1], 0x68);
+    assert_int_equal(ip[1], BED_CLASS);
     assert_int_equal(get_be16(ip + 2), 20 + 8 + 12 + 8 + 4 + 101 + 3 + 4);
     assert_int_equal(ip[8], 33);
     assert_int_equal(ip[9], 17);
