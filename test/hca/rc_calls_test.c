@@ -598,6 +598,70 @@ static void lies(void **state)
     close_all();
 }
 
+static uint32_t one_of(const uint32_t *values, size_t n)
+{
+    uint64_t r = wire_random(&w);
+    return r % 8 == 0 ? (uint32_t)(r >> 32) : values[(r >> 8) % n];
+}
+
+/* Another function's process says anything at all, half of it about what there is. */
+static void random_words(void **state)
+{
+    enum { ROUNDS = 30000 };
+    static uint8_t bytes[HCA_CALL_DATA];
+    const uint8_t syndromes[] = {0x1f, 0x20, 0x3f, 0x60, 0x61, 0x62, 0x63, 0x7f, 0};
+    struct callee *c = &callee[0];
+    struct hca_answer out;
+    (void)state;
+
+    open_all(&sane);
+    for (int i = 0; i < 200; i++) recv_at(c, (uint64_t)i, (uint32_t)i * 1000, 1000);
+    for (int i = 0; i < 20; i++) post(c, HCA_WR_SEND, (uint64_t)i, 0, 0, 900);
+    wire_run_for(&w, 15 * US_NS);
+    for (int i = 0; i < ROUNDS; i++) {
+        const uint32_t qpns[] = {hca_qp_num(w.qp[1][0]), 2 << HCA_INDEX_BITS | 77};
+        const uint32_t mtus[] = {256, 1024, 4096}, lens[] = {0, 8, 256, 900, 1024, 4096};
+        const uint32_t srqns[] = {hca_srq_num(c->srq)}, keys[] = {hca_mr_rkey(c->mr)};
+        struct roce_hdr h = {.opcode = (uint8_t)(ROCE_XRC | (wire_random(&w) & 31)),
+                             .psn = psn_of((uint32_t)wire_random(&w) % 4),
+                             .xrc_srqn = one_of(srqns, 1),
+                             .reth = {(uintptr_t)c->mem, one_of(keys, 1), one_of(lens, 6)},
+                             .atomic = {.va = (uintptr_t)c->mem, .rkey = one_of(keys, 1)}};
+        struct hca_call call = {.kind = (enum hca_call_kind)(wire_random(&w) % 5),
+                                .qpn = one_of(qpns, 2),
+                                .epoch = (uint32_t)wire_random(&w) % 3};
+        if (call.kind == HCA_CALL_READ) {
+            call.va = (uintptr_t)c->mem + one_of(lens, 6);
+            call.srqn = one_of(srqns, 1);
+            call.rkey = one_of(keys, 1);
+            call.bytes = one_of(lens, 6);
+        } else if (call.kind == HCA_CALL_REQUEST) {
+            call.access = ALL;
+            call.mtu = one_of(mtus, 3);
+            call.hdr_len = roce_opcode(h.opcode)->props ? (uint8_t)roce_encode(call.hdr, &h) : 12;
+            call.payload = bytes;
+            call.len = one_of(lens, 6);
+        }
+        hca_call_input(c->hca, THEIR_XRCD, 2, &call, &out, w.now);
+        struct hca_answer a = {.kind = (enum hca_call_kind)(wire_random(&w) % 5),
+                               .qpn = one_of(qpns, 2),
+                               .epoch = (uint32_t)wire_random(&w) % 4};
+        if (a.kind == HCA_CALL_READ) {
+            a.pieces = (uint32_t)wire_random(&w) % 20;
+            for (int k = 0; k < HCA_CALL_PIECES; k++)
+                a.piece[k] = (struct iovec){bytes, wire_random(&w) % sizeof bytes};
+        } else {
+            a.psn = psn_of((uint32_t)wire_random(&w) % 30);
+            a.syndrome = syndromes[wire_random(&w) % sizeof syndromes];
+            a.fatal = wire_random(&w) & 1;
+            a.event = (int8_t)wire_random(&w);
+        }
+        hca_answer_input(w.hca[1], WIRE_XRCD, FIRST_FUNCTION, &a, w.now);
+        if (i % 1000 == 0) wire_run_for(&w, MS_NS);
+    }
+    close_all();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,6 +677,7 @@ int main(void)
         cmocka_unit_test(message_keeps_to_its_srq),
         cmocka_unit_test(giants),
         cmocka_unit_test(lies),
+        cmocka_unit_test(random_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
