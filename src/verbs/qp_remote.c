@@ -5,10 +5,29 @@
 #include "verbs/kin.h"
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* How long another process may take to answer; one that is stopped does not. */
 #define PATIENCE_NS (10 * SEC_NS)
 #define LOOK_MS 2
+/* Events that a target can have. */
+#define OF_A_QP                                                                                    \
+    (1u << IBV_EVENT_QP_FATAL | 1u << IBV_EVENT_QP_REQ_ERR | 1u << IBV_EVENT_QP_ACCESS_ERR |       \
+     1u << IBV_EVENT_COMM_EST | 1u << IBV_EVENT_QP_LAST_WQE_REACHED)
+
+/* Another process wrote it: a bool is read as such only when it is one. */
+static struct kin_note tidy(const struct kin_note *from)
+{
+    struct kin_note note = *from;
+    bool *const flags[] = {&note.attr.en_sqd_async_notify, &note.attr.sq_draining};
+
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        unsigned char byte;
+        memcpy(&byte, flags[i], sizeof byte);
+        *flags[i] = byte & 1;
+    }
+    return note;
+}
 
 /* ---- the handle's side --------------------------------------------------------------------- */
 
@@ -24,7 +43,7 @@ void qp_remote_answered(struct function *f, uint16_t function, const struct kin_
     list_for_each (node, &f->questions) {
         struct question *q = container_of(node, struct question, node);
         if (q->answered || q->function != function || q->note.seq != answer->seq) continue;
-        q->note = *answer;
+        q->note = tidy(answer);
         q->answered = true;
         return;
     }
@@ -188,7 +207,7 @@ bool qp_remote_serve(struct function *f, uint32_t xrcd, uint16_t function,
 {
     if (note->kind == KIN_QP_EVENT) {
         struct rb_qp *qp = handle(f, xrcd, function, note->qpn);
-        if (qp) events_qp(f, qp, note->mask);
+        if (qp) events_qp(f, qp, note->mask & OF_A_QP);
         return false;
     }
     struct rb_qp *qp = target(f, xrcd, note->qpn), *theirs = stand_in(qp, function);
@@ -198,7 +217,8 @@ bool qp_remote_serve(struct function *f, uint32_t xrcd, uint16_t function,
     } else if (!theirs) {
         answer->result = EINVAL;
     } else if (note->kind == KIN_QP_MODIFY) {
-        answer->result = modify_for(f, theirs, note);
+        const struct kin_note tidied = tidy(note);
+        answer->result = modify_for(f, theirs, &tidied);
     } else if (note->kind == KIN_QP_QUERY) {
         hca_qp_query(theirs->hca, &answer->attr);
         answer->addressed = theirs->addressed;
