@@ -1,15 +1,15 @@
 /* sim: runs seeds. Each is a world of its own; a broken promise is printed with the one command
  * that shows it again. */
+#include "sim/seeds.h"
 #include "sim/workload.h"
-#include <argp.h>
 #include <stdlib.h>
 #include <time.h>
 
 struct options {
-    uint64_t seeds, from;
+    struct seeds seeds;
     double seconds;
     enum profile only;
-    bool verbose, trace, twice, keep_going;
+    bool verbose, twice, keep_going;
     uint32_t forge_ppm;
 };
 
@@ -22,33 +22,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     struct options *o = state->input;
     char *end = "";
     switch (key) {
-    case 'n': o->seeds = strtoull(arg, &end, 0); break;
-    case 'f': o->from = strtoull(arg, &end, 0); break;
-    case 'x':
-        o->from = strtoull(arg, &end, 0);
-        o->seeds = 1;
+    case ARGP_KEY_INIT: state->child_inputs[0] = &o->seeds; break;
+    case 's':
+        o->seconds = strtod(arg, &end);
+        if (*end) argp_error(state, "not a number: %s", arg);
         break;
-    case 's': o->seconds = strtod(arg, &end); break;
     case 'p':
         o->only = profile_named(arg);
         if (o->only == PROFILE_COUNT) argp_error(state, "no such profile: %s", arg);
         break;
-    case 'F': o->forge_ppm = (uint32_t)strtoul(arg, &end, 0); break;
+    case 'F': o->forge_ppm = (uint32_t)seeds_number(state, arg); break;
     case 'v': o->verbose = true; break;
-    case 't': o->trace = true; break;
     case '2': o->twice = true; break;
     case 'k': o->keep_going = true; break;
     case ARGP_KEY_ARG: argp_error(state, "not understood: %s", arg); break;
     default: return ARGP_ERR_UNKNOWN;
     }
-    if (*end) argp_error(state, "not a number: %s", arg);
     return 0;
 }
 
 static const struct argp_option option_list[] = {
-    {"seeds", 'n', "N", 0, "run N seeds (10000)", 0},
-    {"from", 'f', "K", 0, "start with seed K (0)", 0},
-    {"seed", 'x', "X", 0, "run this seed alone", 0},
     {"seconds", 's', "S", 0, "stop after S seconds, however many seeds that was", 0},
     {"profile", 'p', "NAME", 0,
      "links of this kind only: clean, lossy, reorder, double, corrupt, mixed, "
@@ -59,13 +52,17 @@ static const struct argp_option option_list[] = {
     {"forge", 'F', "PPM", 0,
      "forge so many packets in a million, and judge only crashes and memory", 0},
     {"verbose", 'v', NULL, 0, "a line for each seed", 0},
-    {"trace", 't', NULL, 0, "every packet and completion", 0},
     {0}};
+
+static const struct argp_child children[] = {{&seeds_argp, 0, NULL, 0}, {0}};
 
 static const struct argp argp = {
     .options = option_list,
     .parser = parse,
-    .doc = "Runs rbond's adapter over simulated hostile links and checks every promise of RDMA."};
+    .doc =
+        "Runs rbond's adapter over simulated hostile links and checks every promise of RDMA: 10000 "
+        "seeds from 0 on, or others.",
+    .children = children};
 
 static double seconds_now(void)
 {
@@ -82,7 +79,7 @@ static bool run_seed(const struct options *o, const char *program, uint64_t seed
     plan_draw(plan, seed, o->only);
     enum profile profile = plan->profile;
     plan->forge_ppm = o->forge_ppm;
-    workload_run_plan(&out, plan, o->trace ? stdout : NULL);
+    workload_run_plan(&out, plan, o->seeds.trace ? stdout : NULL);
     plan_free(plan);
     free(plan);
     sum[profile].runs++;
@@ -125,26 +122,27 @@ static void print_sums(void)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.seeds = 10000, .only = PROFILE_COUNT};
+    struct options o = {.seeds.count = 10000, .only = PROFILE_COUNT};
     argp_parse(&argp, argc, argv, 0, NULL, &o);
     double start = seconds_now(), said = start;
     uint64_t failed = 0, done = 0;
-    for (; done < o.seeds; done++) {
+    for (; done < o.seeds.count; done++) {
         double now = seconds_now();
         if (o.seconds > 0 && now - start > o.seconds) break;
         if (now - said > 10) {
-            printf("%llu of %llu seeds\n", (unsigned long long)done, (unsigned long long)o.seeds);
+            printf("%llu of %llu seeds\n", (unsigned long long)done,
+                   (unsigned long long)o.seeds.count);
             fflush(stdout);
             said = now;
         }
-        if (run_seed(&o, argv[0], o.from + done)) continue;
+        if (run_seed(&o, argv[0], o.seeds.from + done)) continue;
         failed++;
         if (!o.keep_going) {
             done++;
             break;
         }
     }
-    if (o.seeds > 1) print_sums();
+    if (o.seeds.count > 1) print_sums();
     printf("sim: %llu seeds, %llu failed, %.1f s\n", (unsigned long long)done,
            (unsigned long long)failed, seconds_now() - start);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
