@@ -78,7 +78,7 @@ static void tell(const char *name, const char *what, const struct facts *facts)
 
 static struct facts hear(const char *name, const char *what)
 {
-    struct facts facts;
+    struct facts facts = {0};
     for (int i = 0; i < 6000; i++, usleep(10000)) {
         int fd = open(path(name, what), O_RDONLY);
         if (fd < 0) continue;
