@@ -319,9 +319,9 @@ static void describe_counters(int port, const struct slice *slice)
 static void describe_hw_counters(int port, const struct slice *slice)
 {
     static const struct alias ALIASES[] = {
-        {"rnr_nak_retry_err", "rnr_nak_received", 1},
-        {"out_of_buffer", "rnr_nak_sent", 1},
-        {"rp_cnp_handled", "cnp_received", 1},
+        {"rnr_nak_retry_err", "rnr_nak_received", 1},    {"out_of_buffer", "rnr_nak_sent", 1},
+        {"rp_cnp_handled", "cnp_received", 1},           {"np_cnp_sent", "cnp_sent", 1},
+        {"np_ecn_marked_roce_packets", "ecn_marked", 1},
     };
     char name[64];
 

@@ -148,6 +148,7 @@ void hca_input(struct hca *hca, const struct hca_rx *rx, when_t now)
         hca->counters.cnp_received++;
         rc_cnp(qp, now);
     } else if (qp_is_reliable(qp)) {
+        rc_ecn(qp, rx->traffic_class, now);
         rc_input(qp, rx, &h, payload, len, now);
     } else if (qp->type == HCA_QPT_UC) {
         uc_input(qp, rx, &h, payload, len, now);

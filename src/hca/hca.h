@@ -342,7 +342,7 @@ struct hca_event {
     X(rx_bad_header) X(rx_bad_qp) X(rx_bad_pkey) X(rx_bad_qkey) X(rx_bad_state) X(rx_dropped)      \
     X(resp_remote_access_errors) X(resp_local_length_error) X(req_remote_invalid_request)         \
     X(req_remote_access_errors) X(rx_icrc_encapsulated) X(tx_dropped)                              \
-    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(remaps) X(detours)                           \
+    X(cqe_error) X(cqe_flush_error) X(cnp_received) X(cnp_sent) X(ecn_marked) X(remaps) X(detours)                           \
     X(tx_multicast) X(rx_multicast) X(rx_multicast_unwanted) X(rx_multicast_twins)
 
 struct hca_counters {

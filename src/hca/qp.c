@@ -3,6 +3,7 @@
 #include "hca/qp.h"
 #include "base/must.h"
 #include "hca/xrc_calls.h"
+#include "wire/ip.h"
 #include "wire/opcode.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -355,9 +356,10 @@ void qp_emit_to(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h, const 
 {
     must(qp->member < STEER_MAX_MEMBERS);
     struct hca *hca = qp->hca;
-    h->opcode |= qp->service;
+    if (h->opcode != ROCE_CNP_OPCODE) h->opcode |= qp->service;
     h->pad = -tx->payload_len & 3;
-    h->migreq = true; /* the only path is the migrated one (IBTA 17.2.8) */
+    /* The only path is the migrated one (IBTA 17.2.8); of a CNP the bit is 0 (A17.9.3). */
+    h->migreq = h->opcode != ROCE_CNP_OPCODE;
     h->tver = 0;
     h->pkey = ROCE_PKEY_DEFAULT;
     h->dqpn = dqpn;
@@ -384,6 +386,8 @@ void qp_emit_to(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h, const 
 void qp_emit(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h)
 {
     qp_emit_to(qp, tx, h, &qp->attr.av, qp->attr.dest_qpn);
+    if (qp_is_reliable(qp) && !(tx->traffic_class & ECN_MASK) && h->opcode != ROCE_CNP_OPCODE)
+        tx->traffic_class |= ECN_ECT0;
 }
 
 void qp_sent(struct hca_qp *qp)

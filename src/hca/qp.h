@@ -113,7 +113,10 @@ bool qp_take_recv(struct hca_qp *qp, struct rwqe *out);
 /* The one qp_take_recv would give, valid until then; NULL: none. */
 const struct rwqe *qp_peek_recv(const struct hca_qp *qp);
 
-/* Fills addresses and member from attr.av, BTH (pad from payload_len, pkey, dqpn) and encodes
+/* Packets of reliable connections say that their sender heeds congestion notifications: ECT(0), unless
+ * the program's traffic class has an ECN field of its own (RFC 3168). CNPs themselves are not marked.
+ *
+ * Fills addresses and member from attr.av, BTH (pad from payload_len, pkey, dqpn) and encodes
  * headers; counts it. `h` carries opcode, psn, solicited, ackreq and what the extended headers
  * want. Payload, niov and payload_len must be set already. The QP must have a member. */
 void qp_emit(struct hca_qp *qp, struct hca_tx *tx, struct roce_hdr *h);

@@ -2,9 +2,12 @@
  * hca.c, and keeps the QP's deadline and turns. See rc.h for who does what. */
 #include "hca/qp.h"
 #include "hca/xrc_calls.h"
+#include "wire/ip.h"
 #include "wire/opcode.h"
 #include <errno.h>
 #include <stdlib.h>
+
+#define CNP_INTERVAL_NS (50 * US_NS) /* between two to one peer: a window is cut once for both */
 
 /* The agenda is brought forward at once, but put off only when it strikes: acknowledgements come by
  * the million, and each moves the deadline a little. */
@@ -47,6 +50,7 @@ void rc_reset(struct hca_qp *qp)
     rc_req_start(&qp->rc.req, psn_of(0));
     xrc_calls_stop(qp, false);
     rc_resp_start(&qp->rc.resp, psn_of(0));
+    qp->rc.ecn = (struct rc_ecn){0};
     rc_timer_start(&qp->rc.timer);
     rc_doubt_over(&qp->rc.doubt);
     agenda_deadline(qp, NEVER);
@@ -121,6 +125,27 @@ void rc_cnp(struct hca_qp *qp, when_t now)
     window_cut(&qp->rc.window, qp->rc.req.una, qp->rc.req.top);
 }
 
+void rc_ecn(struct hca_qp *qp, uint8_t traffic_class, when_t now)
+{
+    struct rc_ecn *e = &qp->rc.ecn;
+    if ((traffic_class & ECN_MASK) != ECN_CE) return;
+    qp->hca->counters.ecn_marked++;
+    if (when_before(now, e->quiet_until)) return;
+    e->quiet_until = when_add(now, CNP_INTERVAL_NS);
+    e->cnp_due = true;
+    agenda_ready(qp);
+}
+
+static void emit_cnp(struct hca_qp *qp, struct hca_tx *tx)
+{
+    struct roce_hdr h = {.opcode = ROCE_CNP_OPCODE, .becn = true};
+    tx->niov = 0;
+    tx->payload_len = 0;
+    qp_emit(qp, tx, &h);
+    qp->rc.ecn.cnp_due = false;
+    qp->hca->counters.cnp_sent++;
+}
+
 static size_t requests_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
 {
     size_t room = qp_rate_room(qp, max, now);
@@ -137,8 +162,11 @@ size_t rc_output(struct hca_qp *qp, struct hca_tx *out, size_t max, when_t now)
         start_clocks(qp, now); /* SQD may have been left just now */
         return 0;
     }
+    size_t n = 0;
+    if (qp->rc.ecn.cnp_due && qp->state >= HCA_QPS_RTR && qp->state <= HCA_QPS_SQD)
+        emit_cnp(qp, &out[n++]);
     /* Half of a burst for each role while both have packets: neither starves the other. */
-    size_t n = rc_reply_output(qp, out, max > 1 ? max / 2 : max, now);
+    n += rc_reply_output(qp, out + n, max - n > 1 ? (max - n) / 2 : max - n, now);
     /* The ACK goes last: who polls for it then finds what came before it there already. Its place
      * is kept, or requests without end would keep it back. */
     size_t room = max - n - (qp->rc.resp.ack_due && n < max);

@@ -19,11 +19,18 @@
 
 struct hca_qp;
 
+/* What is owed for packets marked on their way (annex A17.9). */
+struct rc_ecn {
+    bool cnp_due;
+    when_t quiet_until; /* one was sent lately */
+};
+
 struct rc {
     struct rc_req req;
     struct rc_resp resp;
     struct rc_timer timer;
     struct rc_doubt doubt;
+    struct rc_ecn ecn;
     struct window window;
 };
 
@@ -42,6 +49,9 @@ void rc_posted(struct hca_qp *qp, when_t now);
 /* A packet for this QP, headers decoded; payload inside rx->data. */
 void rc_input(struct hca_qp *qp, const struct hca_rx *rx, const struct roce_hdr *h,
               const uint8_t *payload, size_t len, when_t now);
+/* A packet for this QP came with this traffic class: where its ECN field tells of congestion, the
+ * peer is told (annex A17.9.2). */
+void rc_ecn(struct hca_qp *qp, uint8_t traffic_class, when_t now);
 /* A congestion notification for this QP (annex A17.9); hca.c has counted it. */
 void rc_cnp(struct hca_qp *qp, when_t now);
 /* Up to max packets; fewer than max means: nothing more may go now. */

@@ -194,7 +194,7 @@ void window_cut(struct window *w, psn_t una, psn_t top)
     w->size /= 2;
     if (w->size < w->packet) w->size = w->packet;
     w->threshold = w->size;
-    w->credit = 0;
+    w->credit = w->filled = 0;
 }
 
 void window_probe(struct window *w) { w->probing = true; }

@@ -33,6 +33,7 @@ struct link_fate link_carry(struct link *l, struct rng *rng, when_t now)
         return f;
     }
     f.copies = 1;
+    f.marked = rng_ppm(rng, l->profile.mark_ppm);
     f.arrive[0] = arrival(l, rng, now, &f.overtakes);
     if (rng_ppm(rng, l->profile.corrupt_ppm)) {
         f.corrupt = true;

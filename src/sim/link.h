@@ -1,5 +1,5 @@
 /* A link: what lies between a member of one host and the hosts behind it. Delay, jitter, loss,
- * duplication, corruption, bandwidth with a short egress queue. One struct per (host, member,
+ * duplication, corruption, marks of congestion, bandwidth with a short egress queue. One struct per (host, member,
  * destination host), one direction. Cuts belong to the ports at its ends (world.h). */
 #ifndef RBOND_SIM_LINK_H
 #define RBOND_SIM_LINK_H
@@ -13,6 +13,7 @@ struct link_profile {
     uint64_t jitter_ns; /* uniform extra, drawn per packet */
     bool reorder;       /* jitter may overtake; else arrivals stay in order */
     uint32_t loss_ppm, dup_ppm, corrupt_ppm;
+    uint32_t mark_ppm; /* congestion experienced, of packets that can tell */
     uint32_t burst_loss_ppm; /* begins 5..200 us that lose everything */
 };
 
@@ -24,7 +25,7 @@ struct link {
 };
 
 struct link_fate {
-    bool lost, corrupt;
+    bool lost, corrupt, marked;
     uint32_t copies; /* 0 when lost */
     when_t arrive[2];
     bool overtakes;

@@ -51,6 +51,7 @@ static struct link_profile draw_link(struct plan *p, struct rng *rng)
         l.loss_ppm = p->links_lose ? (uint32_t)rng_range(rng, 100, 10000) : 0;
         l.dup_ppm = rng_percent(rng, 30) ? (uint32_t)rng_range(rng, 1000, 50000) : 0;
     }
+    if (rng_percent(rng, 20)) l.mark_ppm = (uint32_t)rng_range(rng, 1000, 300000);
     if (p->profile == PROFILE_CORRUPT || mixed)
         l.corrupt_ppm = (uint32_t)rng_range(rng, 100, rng_percent(rng, 70) ? 10000 : 50000);
     return l;

@@ -2,6 +2,7 @@
 #include "sim/world.h"
 #include "base/must.h"
 #include "sim/wing.h"
+#include "wire/ip.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -326,6 +327,7 @@ static void send_over_link(struct world *w, struct host *h, struct host *to, str
         free(d);
         return;
     }
+    if (f.marked && (d->traffic_class & ECN_MASK)) d->traffic_class |= ECN_CE;
     if (f.copies == 2)
         timeline_at(&w->timeline, f.arrive[1], deliver, to, (uint64_t)(uintptr_t)copy_of(d));
     if (rng_ppm(&w->rng, w->forge_ppm)) sim_port_forge(d, rng_u64(&w->rng));

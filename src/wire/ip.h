@@ -12,6 +12,9 @@
 #define IPV6_HDR_LEN 40
 #define IP_PROTO_UDP 17
 
+/* The ECN field: the lowest two bits of TOS or traffic class (RFC 3168). */
+enum { ECN_MASK = 3, ECN_ECT0 = 2, ECN_CE = 3 };
+
 struct ip_hdr {
     struct gid src, dst;   /* both IPv4-mapped, or neither: this decides the version */
     uint8_t traffic_class; /* TOS */

@@ -42,7 +42,6 @@
     X(SEND_ONLY, ONLY | SEND | OP_DETH)                                                            \
     X(SEND_ONLY_IMM, ONLY | SEND | OP_DETH | OP_IMM)
 
-#define CNP_OPCODE 0x81
 #define CNP_RESERVED_LEN 16 /* annex A17.9.3 */
 
 #define HDR_LEN(p)                                                                                 \
@@ -66,7 +65,7 @@ static const struct roce_opcode table[256] = {
     CONNECTED_OPS(UC_ROW, NO_ROW)   //
     DATAGRAM_OPS(UD_ROW)            //
     CONNECTED_OPS(XRC_ROW, XRC_ROW) //
-        [CNP_OPCODE] = {"CNP", OP_KNOWN, ROCE_BTH_LEN + CNP_RESERVED_LEN},
+        [ROCE_CNP_OPCODE] = {"CNP", OP_KNOWN, ROCE_BTH_LEN + CNP_RESERVED_LEN},
 };
 
 const struct roce_opcode *roce_opcode(uint8_t opcode) { return &table[opcode]; }

@@ -9,6 +9,9 @@
 /* Upper three bits: the transport service. */
 enum { ROCE_RC = 0x00, ROCE_UC = 0x20, ROCE_RD = 0x40, ROCE_UD = 0x60, ROCE_CNP = 0x80, ROCE_XRC = 0xa0 };
 
+/* The one packet of its service (annex A17.9.3): a reliable connection's, whatever its own is. */
+enum { ROCE_CNP_OPCODE = ROCE_CNP | 0x01 };
+
 /* Lower five bits; OR with the service. */
 enum roce_op {
     ROCE_SEND_FIRST = 0x00,

@@ -1,4 +1,5 @@
 #include "bed.h"
+#include "wire/ip.h"
 #include <stdlib.h>
 
 const char bed_owner[2][2] = {"a", "b"};
@@ -139,7 +140,8 @@ void bed_walk(struct bed *bed, int side, enum hca_qp_state state)
 void bed_deliver(struct bed *bed, int from, const struct hca_tx *tx)
 {
     uint8_t bytes[ROCE_MAX_HDR_LEN + 4096 + 4] = {0};
-    assert_int_equal(tx->traffic_class, BED_CLASS);
+    bool heeds = qp_is_reliable(bed->qp[from]);
+    assert_int_equal(tx->traffic_class, BED_CLASS | (heeds ? ECN_ECT0 : 0));
     assert_int_equal(tx->flow_label, BED_FLOW);
     memcpy(bytes, tx->hdr, tx->hdr_len);
     size_t at = tx->hdr_len;

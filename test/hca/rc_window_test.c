@@ -3,6 +3,7 @@
 #include "base/bits.h"
 #include "hca/window.h"
 #include "rc_wire.h"
+#include "wire/ip.h"
 #include <sys/mman.h>
 
 static struct wire w;
@@ -82,6 +83,61 @@ static void cut_once(void **state)
     assert_int_equal(hca_counters(w.hca[0])->packet_seq_err, 2);
     wire_run(&w, NEVER);
     wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    wire_close(&w);
+}
+
+/* The first window is marked as a whole. */
+static enum fate mark_first(struct wire *wire, const struct seen *p)
+{
+    return p->from == 0 && p->psn.v < 10 ? MARKED : PASS;
+}
+
+/* Congestion that is told of: the peer says so once, and the window is halved with nothing lost. */
+static void told_of_congestion(void **state)
+{
+    enum { WINDOW = 10 * 4608, HALF = WINDOW / 2 };
+    wire_open(&w, &(struct wire_conf){.timeout = 14,
+                                      .retry_cnt = 7,
+                                      .path_mtu = 5,
+                                      .start_window = WINDOW,
+                                      .max_window = WINDOW});
+    w.script = mark_first;
+    when_t t = w.now;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 1 << 18, 0);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    assert_int_equal(wire_count(&w, 1, ROCE_CNP_OPCODE), 1);
+    assert_int_equal(hca_counters(w.hca[1])->ecn_marked, 10);
+    assert_int_equal(hca_counters(w.hca[1])->cnp_sent, 1);
+    assert_int_equal(hca_counters(w.hca[0])->cnp_received, 1);
+    assert_int_equal(hca_counters(w.hca[0])->tx_retransmits, 0);
+    assert_int_equal(sent_at(t), WINDOW);
+    assert_in_range(sent_at(when_add(t, RTT_NS)), 1, HALF);
+    for (uint32_t i = 0; i < w.nlog; i++)
+        assert_int_equal(w.log[i].traffic_class, w.log[i].opcode == ROCE_CNP_OPCODE ? 0 : ECN_ECT0);
+    wire_close(&w);
+}
+
+/* While all is marked, one notification goes in 50 us. */
+static enum fate mark_all(struct wire *wire, const struct seen *p) { return MARKED; }
+
+static void told_of_it_now_and_then(void **state)
+{
+    wire_open(&w, &(struct wire_conf){.timeout = 14, .retry_cnt = 7, .start_window = 16384});
+    w.script = mark_all;
+    wire_post(&w, 0, 0, HCA_WR_RDMA_WRITE, 1, 0, 0, 1 << 20, 0);
+    wire_run(&w, NEVER);
+    wire_expect(w.scq[0], 1, HCA_WC_SUCCESS);
+    when_t last = {0};
+    uint32_t told = 0;
+    for (uint32_t i = 0; i < w.nlog; i++) {
+        if (w.log[i].from != 1 || w.log[i].opcode != ROCE_CNP_OPCODE) continue;
+        assert_true(when_since(w.log[i].at, last) >= 50 * US_NS);
+        last = w.log[i].at;
+        told++;
+    }
+    assert_true(told > 10);
+    assert_int_equal(hca_counters(w.hca[0])->cnp_received, told);
     wire_close(&w);
 }
 
@@ -245,11 +301,12 @@ static void small_receive_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slow_start),        cmocka_unit_test(unused_stays),
-        cmocka_unit_test(cut_once),          cmocka_unit_test(moved_starts_small),
-        cmocka_unit_test(psns_bounded),      cmocka_unit_test(asks_four_times),
-        cmocka_unit_test(one_packet),        cmocka_unit_test(cap_and_fairness),
-        cmocka_unit_test(failed_gives_back), cmocka_unit_test(small_receive_buffer),
+        cmocka_unit_test(slow_start),         cmocka_unit_test(unused_stays),
+        cmocka_unit_test(cut_once),           cmocka_unit_test(moved_starts_small),
+        cmocka_unit_test(psns_bounded),       cmocka_unit_test(asks_four_times),
+        cmocka_unit_test(told_of_congestion), cmocka_unit_test(told_of_it_now_and_then),
+        cmocka_unit_test(one_packet),         cmocka_unit_test(cap_and_fairness),
+        cmocka_unit_test(failed_gives_back),  cmocka_unit_test(small_receive_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
 #include "rc_wire.h"
+#include "wire/ip.h"
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -141,7 +142,7 @@ uint64_t wire_random(struct wire *w)
 
 /* ---- the wire ---------------------------------------------------------------------------- */
 
-static void fly(struct wire *w, int from, const struct hca_tx *tx, uint64_t extra_ns)
+static struct flight *fly(struct wire *w, int from, const struct hca_tx *tx, uint64_t extra_ns)
 {
     struct flight *f = calloc(1, sizeof *f), **at = &w->flights;
     size_t len = tx->hdr_len;
@@ -157,10 +158,12 @@ static void fly(struct wire *w, int from, const struct hca_tx *tx, uint64_t extr
     f->at = when_add(w->now, WIRE_DELAY_NS + w->rtt_extra_ns + extra_ns);
     f->seq = w->flight_seq++;
     f->rx = (struct hca_rx){.src = tx->src, .dst = tx->dst, .member = tx->member, .len = len};
+    f->rx.traffic_class = tx->traffic_class;
     while (*at && ((*at)->at.ns < f->at.ns || ((*at)->at.ns == f->at.ns && (*at)->seq < f->seq)))
         at = &(*at)->next;
     f->next = *at;
     *at = f;
+    return f;
 }
 
 static struct seen *note(struct wire *w, int from, const struct hca_tx *tx)
@@ -172,6 +175,7 @@ static struct seen *note(struct wire *w, int from, const struct hca_tx *tx)
         .from = (uint8_t)from,
         .opcode = tx->hdr[0],
         .member = tx->member,
+        .traffic_class = tx->traffic_class,
         .len = tx->payload_len,
         .dqpn = tx->dqpn,
         .ackreq = tx->hdr[8] >> 7,
@@ -193,7 +197,9 @@ static bool pull(struct wire *w, int side)
     for (size_t i = 0; i < n; i++) {
         struct seen *s = note(w, side, &tx[i]);
         enum fate fate = w->script ? w->script(w, s) : PASS;
-        if (fate != DROP) fly(w, side, &tx[i], fate == LATE ? 50 * US_NS : 0);
+        if (fate == DROP) continue;
+        struct flight *f = fly(w, side, &tx[i], fate == LATE ? 50 * US_NS : 0);
+        if (fate == MARKED && (f->rx.traffic_class & ECN_MASK)) f->rx.traffic_class |= ECN_CE;
         if (fate == TWICE) fly(w, side, &tx[i], 0);
     }
     return n > 0;

@@ -18,11 +18,17 @@
 #define WIRE_XRCD 9
 #define WIRE_DELAY_NS (10 * US_NS)
 
-enum fate { PASS, DROP, TWICE, LATE /* overtaken by what follows within 50 us */ };
+enum fate {
+    PASS,
+    DROP,
+    TWICE,
+    LATE,  /* overtaken by what follows within 50 us */
+    MARKED /* congestion experienced, if it can tell */
+};
 
 struct seen { /* a packet that a side sent, dropped ones included */
     when_t at;
-    uint8_t from, opcode, syndrome, member;
+    uint8_t from, opcode, syndrome, member, traffic_class;
     bool ackreq;
     psn_t psn;
     qpn_t dqpn;
