@@ -76,7 +76,8 @@ struct ctl_dev {
     uint32_t ifindex, mtu;     /* L3 MTU of the net device, bytes; a bond: the least of its members */
     uint32_t speed_mbps;
     uint8_t port_state, is_bond, nmembers, ngids;
-    uint8_t numa_node, pad[3]; /* 0xff: none */
+    uint8_t numa_node, pad;    /* 0xff: none */
+    uint16_t number;           /* no other device has it while this one is there */
     char member[CTL_MAX_MEMBERS][CTL_NAME_LEN];
 };
 
@@ -143,6 +144,7 @@ struct ctl_function {
 struct ctl_qp {
     char device[CTL_NAME_LEN];
     uint32_t pid, function, qpn, dqpn;
+    uint32_t rq_psn, sq_psn;   /* as ibv_query_qp has them */
     uint8_t type, state, bucket, home, active, pad[3]; /* home, active: member index, 0xff none */
     char home_name[CTL_NAME_LEN], active_name[CTL_NAME_LEN];
     char comm[CTL_NAME_LEN];

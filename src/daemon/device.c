@@ -247,6 +247,7 @@ void device_describe(const struct device *device, const struct netdevs *nds, str
     out->is_bond = device->is_bond;
     out->nmembers = device->conf.nmembers;
     out->ngids = (uint8_t)gids_count(&device->gids);
+    out->number = device->number;
     out->numa_node = first ? first->numa_node : NUMA_NONE;
     memcpy(out->member, device->conf.member, sizeof out->member);
 }

@@ -15,6 +15,7 @@ struct device {
     bool is_bond;
     char name[CTL_NAME_LEN];
     uint32_t ifindex; /* a plain port's */
+    uint16_t number;  /* the registry's, for as long as the device is there */
     uint64_t guid;
     struct bond engine;
     uint32_t generation; /* of the page */

@@ -312,8 +312,8 @@ static bool view_ok(const struct function *fn, const struct hca_qp_view *v, unsi
                 v->type == HCA_QPT_XRC_SEND || v->type == HCA_QPT_XRC_RECV;
 
     return v->qpn == ((uint32_t)fn->number << HCA_INDEX_BITS | slot) && type &&
-           v->state <= HCA_QPS_ERR && v->dqpn <= 0xffffff &&
-           (v->home < STEER_MAX_MEMBERS || v->home == STEER_NO_MEMBER) &&
+           v->state <= HCA_QPS_ERR && v->dqpn <= 0xffffff && v->rq_psn.v <= 0xffffff &&
+           v->sq_psn.v <= 0xffffff && (v->home < STEER_MAX_MEMBERS || v->home == STEER_NO_MEMBER) &&
            (v->active < STEER_MAX_MEMBERS || v->active == STEER_NO_MEMBER);
 }
 

@@ -131,6 +131,8 @@ static bool add_qp(void *ctx, const struct function *fn, const struct hca_qp_vie
     to->function = fn->number;
     to->qpn = v->qpn;
     to->dqpn = v->dqpn;
+    to->rq_psn = v->rq_psn.v;
+    to->sq_psn = v->sq_psn.v;
     to->type = v->type;
     to->state = v->state;
     to->bucket = v->bucket;

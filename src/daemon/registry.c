@@ -148,6 +148,20 @@ static bool wanted(const struct registry *reg, const struct netdev *nd)
     return reg->conf->ninclude == 0 && strcmp(nd->link.kind, "bridge") != 0;
 }
 
+static bool numbered(const struct registry *reg, uint16_t number)
+{
+    list_for_each (node, &reg->devices)
+        if (container_of(node, struct device, node)->number == number) return true;
+    return false;
+}
+
+/* One that has gone leaves its number unused for as long as may be: programs may still mean it. */
+static uint16_t new_number(struct registry *reg)
+{
+    while (numbered(reg, reg->next_number)) reg->next_number++;
+    return reg->next_number++;
+}
+
 static struct device *add_device(struct registry *reg, const struct ctl_bond_conf *conf,
                                  bool is_bond, uint64_t guid, when_t when)
 {
@@ -161,6 +175,7 @@ static struct device *add_device(struct registry *reg, const struct ctl_bond_con
         log_error("no memory or descriptors for a device on %s", conf->name);
         return NULL;
     }
+    d->number = new_number(reg);
     list_add_tail(&reg->devices, &d->node);
     reg->ndevices++;
     reg->dirty = true;

@@ -32,6 +32,7 @@ struct registry {
     struct netdevs netdevs;
     struct list devices;
     size_t ndevices;
+    uint16_t next_number;
     bool dumping;
     bool unsettled; /* facts have come that devices do not show yet */
     bool dirty;     /* devices have changed since ops->changed */

@@ -358,6 +358,7 @@ struct hca_member_counters {
 /* One QP seen from outside: `rbond resource show qp`. */
 struct hca_qp_view {
     qpn_t qpn, dqpn;
+    psn_t rq_psn, sq_psn; /* those of its attributes */
     uint8_t type, state, bucket, home, active; /* home, active: members */
     struct gid dgid;
     uint64_t tx_packets, tx_bytes, rx_packets, rx_bytes, retransmits;

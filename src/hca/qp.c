@@ -464,6 +464,8 @@ void hca_qp_view(const struct hca_qp *qp, struct hca_qp_view *view)
     *view = qp->view;
     view->qpn = qp->qpn;
     view->dqpn = qp->attr.dest_qpn;
+    view->rq_psn = qp->attr.rq_psn;
+    view->sq_psn = qp->attr.sq_psn;
     view->type = (uint8_t)qp->type;
     view->state = (uint8_t)qp->state;
     view->bucket = qp->bucket;

@@ -467,9 +467,15 @@ static void test_distrust(void **state)
     assert_ptr_not_equal(page, MAP_FAILED);
     uint32_t base = o.info.function << HCA_INDEX_BITS;
     memset(&page->qp[100], 0xee, 50 * sizeof page->qp[0]);
-    page->qp[7] = (struct hca_qp_view){.qpn = base | 7, .type = HCA_QPT_RC, .state = HCA_QPS_RTS};
+    page->qp[7] = (struct hca_qp_view){.qpn = base | 7,
+                                       .rq_psn = {5},
+                                       .sq_psn = {0xffffff},
+                                       .type = HCA_QPT_RC,
+                                       .state = HCA_QPS_RTS};
     page->qp[8] = (struct hca_qp_view){.qpn = base | 9, .type = HCA_QPT_RC};
     page->qp[9] = (struct hca_qp_view){.qpn = base | 9, .type = 1};
+    page->qp[11] =
+        (struct hca_qp_view){.qpn = base | 11, .sq_psn = {0x1000000}, .type = HCA_QPT_RC};
     page->qp[10] = (struct hca_qp_view){.qpn = base | 10, .type = HCA_QPT_UD, .home = 8};
     page->qp[HCA_MAX_QP - 1] =
         (struct hca_qp_view){.qpn = base | (HCA_MAX_QP - 1), .type = HCA_QPT_UD, .home = 0xff};
@@ -478,6 +484,8 @@ static void test_distrust(void **state)
     assert_int_equal(r.count, 2);
     struct ctl_qp *qp = r.records;
     assert_int_equal(qp[0].qpn, base | 7);
+    assert_int_equal(qp[0].rq_psn, 5);
+    assert_int_equal(qp[0].sq_psn, 0xffffff);
     assert_string_equal(qp[0].device, "rb_va0");
     assert_string_equal(qp[0].home_name, "va0");
     assert_int_equal(qp[1].qpn, base | (HCA_MAX_QP - 1));
