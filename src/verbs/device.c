@@ -2,6 +2,7 @@
  * the life of the process, so that its pointer stays good and the same over many lists. */
 #include "ctl/client.h"
 #include "verbs/context.h"
+#include "verbs/netlink.h"
 #include "verbs/process.h"
 #include "verbs/real.h"
 #include <endian.h>
@@ -124,7 +125,9 @@ static struct ibv_device **real_list(int *n)
     struct ibv_device **list = NULL;
 
     pthread_mutex_lock(&real_lock);
+    netlink_stand_aside(true);
     if (real) list = real(n);
+    netlink_stand_aside(false);
     pthread_mutex_unlock(&real_lock);
     if (!list) *n = 0; /* ENOSYS without kernel RDMA: none */
     return list;

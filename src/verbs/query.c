@@ -1,5 +1,6 @@
 /* What a device says of itself: attributes, port, GIDs, P_Keys. The port's and the GIDs' truth is
  * rbondd's page; the limits are hca/hca.h's. */
+#include "verbs/caps.h"
 #include "verbs/context.h"
 #include "verbs/function.h"
 #include "verbs/mr.h"
@@ -15,8 +16,6 @@
 
 #define VENDOR_ID 0x525242 /* "RRB": no vendor's OUI, so that no program takes us for its own */
 #define VENDOR_PART_ID 1
-#define PHYS_STATE_DISABLED 3
-#define PHYS_STATE_LINK_UP 5
 /* Bounded by memory alone; so many fit into any. */
 #define MAX_OBJECTS (1 << 20)
 #define MAX_CQS (1 << 16)
@@ -54,11 +53,7 @@ static void describe_device(struct ibv_context *context, struct ibv_device_attr 
     a->vendor_part_id = VENDOR_PART_ID;
     a->max_qp = HCA_QPS;
     a->max_qp_wr = HCA_MAX_WR;
-    a->device_cap_flags = IBV_DEVICE_CURR_QP_STATE_MOD | IBV_DEVICE_RC_RNR_NAK_GEN |
-                          IBV_DEVICE_UD_AV_PORT_ENFORCE | IBV_DEVICE_PORT_ACTIVE_EVENT |
-                          IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_SRQ_RESIZE |
-                          IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B |
-                          IBV_DEVICE_MEM_MGT_EXTENSIONS | IBV_DEVICE_XRC;
+    a->device_cap_flags = DEVICE_CAP_FLAGS;
     a->max_sge = HCA_MAX_SGE;
     a->max_sge_rd = HCA_MAX_SGE;
     a->max_cq = MAX_CQS;

@@ -1,6 +1,8 @@
 /* The libc calls through which librdmacm speaks to what it took for /dev/infiniband/rdma_cm. Every
- * other descriptor passes with one load of a table. */
+ * other descriptor passes with one load of a table. What else stands in for the kernel and is
+ * written to or closed like any file is asked here, too. */
 #include "verbs/hook.h"
+#include "verbs/netlink.h"
 #include "verbs/ucma.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +35,7 @@ bool ucma_try_open(const char *path, int flags, int *fd)
 HOOK ssize_t write(int fd, const void *buf, size_t len)
 {
     if (__builtin_expect(ucma_is_channel(fd), 0)) return ucma_write(fd, buf, len);
+    if (netlink_any() && netlink_is_socket(fd)) return netlink_send(fd, buf, len);
     LIBC(write);
     return real(fd, buf, len);
 }
@@ -40,8 +43,11 @@ HOOK ssize_t write(int fd, const void *buf, size_t len)
 HOOK int close(int fd)
 {
     if (__builtin_expect(ucma_is_channel(fd), 0)) ucma_forget(fd);
+    bool of_netlink = netlink_any() && netlink_is_socket(fd);
     LIBC(close);
-    return real(fd);
+    int ret = real(fd);
+    if (of_netlink) netlink_closed();
+    return ret;
 }
 
 HOOK int fstat(int fd, struct stat *st)
