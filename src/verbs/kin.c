@@ -7,6 +7,7 @@
 #include "verbs/kin.h"
 #include "hca/call.h"
 #include "verbs/function.h"
+#include "verbs/line.h"
 #include "verbs/qp_remote.h"
 #include <errno.h>
 #include <poll.h>
@@ -16,32 +17,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LINE_VERSION 1
 /* Messages of a line in a round: others have their turn, and the lock is let go. */
 #define MESSAGES_AT_ONCE 64
 #define LINES_AT_ONCE 16
 #define RENEW_NS (200 * MS_NS)
-
-struct call_msg {
-    uint16_t version, kind;
-    uint32_t qpn, epoch, src_qpn, access, mtu;
-    uint8_t min_rnr_timer, hdr_len, failed, pad;
-    uint8_t hdr[ROCE_MAX_HDR_LEN];
-    uint64_t va;
-    uint32_t srqn, rkey, bytes, pad2;
-};
-static_assert(sizeof(struct call_msg) == 120, "call_msg");
-
-struct answer_msg {
-    uint16_t version, kind;
-    uint32_t qpn, epoch, psn;
-    uint8_t syndrome, fatal;
-    int8_t event;
-    uint8_t pad;
-    uint32_t bytes;
-    uint64_t result;
-};
-static_assert(sizeof(struct answer_msg) == 32, "answer_msg");
 
 /* What the epoll instance tells of. */
 struct ear {

@@ -4,19 +4,8 @@
 #ifndef RBOND_VERBS_QP_REMOTE_H
 #define RBOND_VERBS_QP_REMOTE_H
 
+#include "verbs/line.h"
 #include "verbs/object.h"
-
-/* A note that a line carries beside calls and answers. */
-enum kin_note_kind { KIN_QP_OPEN = 16, KIN_QP_MODIFY, KIN_QP_QUERY, KIN_QP_CLOSE, KIN_QP_EVENT };
-
-struct kin_note {
-    uint16_t version, kind;
-    uint32_t qpn, seq;
-    int32_t result; /* in an answer: 0 or an errno */
-    uint32_t mask;  /* KIN_QP_MODIFY: enum hca_attr_mask; KIN_QP_EVENT: 1 << enum ibv_event_type */
-    uint32_t addressed;
-    struct hca_qp_attr attr;
-};
 
 /* Without the lock; each 0 or an errno. EIO: the target has gone. */
 int qp_remote_open(struct rb_qp *qp);
