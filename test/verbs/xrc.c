@@ -1,5 +1,5 @@
 /* XRC: domains, SRQs by number, initiators, targets and their further handles. */
-#include "end.h"
+#include "xrc_end.h"
 #include <sys/wait.h>
 
 /* One context with a domain of a file, an XRC SRQ and a target; the other has the initiator. */
@@ -9,65 +9,6 @@ static struct ibv_srq *srq;
 static struct ibv_qp *sender, *target;
 static uint32_t srqn;
 static int fd;
-
-static struct ibv_xrcd *open_domain(struct ibv_context *context, int file, int oflags)
-{
-    struct ibv_xrcd_init_attr init = {.comp_mask =
-                                          IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
-                                      .fd = file,
-                                      .oflags = oflags};
-    return ibv_open_xrcd(context, &init);
-}
-
-static struct ibv_srq_init_attr_ex srq_init(const struct end *e, struct ibv_xrcd *domain)
-{
-    return (struct ibv_srq_init_attr_ex){.attr = {.max_wr = 16, .max_sge = 2},
-                                         .comp_mask = IBV_SRQ_INIT_ATTR_TYPE |
-                                                      IBV_SRQ_INIT_ATTR_PD |
-                                                      IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ,
-                                         .srq_type = IBV_SRQT_XRC,
-                                         .pd = e->pd,
-                                         .xrcd = domain,
-                                         .cq = ibv_cq_ex_to_cq(e->cq)};
-}
-
-static struct ibv_qp *new_target(struct ibv_context *context, struct ibv_xrcd *domain)
-{
-    struct ibv_qp_init_attr_ex qi = {
-        .qp_type = IBV_QPT_XRC_RECV, .comp_mask = IBV_QP_INIT_ATTR_XRCD, .xrcd = domain};
-    return ibv_create_qp_ex(context, &qi);
-}
-
-static struct ibv_qp *new_sender(const struct end *e)
-{
-    struct ibv_qp_init_attr_ex qi = {.qp_type = IBV_QPT_XRC_SEND,
-                                     .comp_mask =
-                                         IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
-                                     .pd = e->pd,
-                                     .send_cq = ibv_cq_ex_to_cq(e->cq),
-                                     .cap = {.max_send_wr = 16, .max_send_sge = 1},
-                                     .send_ops_flags = IBV_QP_EX_WITH_SEND};
-    return ibv_create_qp_ex(e->context, &qi);
-}
-
-static void to_init(struct ibv_qp *qp)
-{
-    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT,
-                               .port_num = 1,
-                               .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ};
-    assert_int_equal(
-        ibv_modify_qp(qp, &attr,
-                      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
-        0);
-}
-
-static void up(struct end *e, struct ibv_qp *qp, struct ibv_qp *peer)
-{
-    struct end near = *e, far = {.qp = peer};
-    near.qp = qp;
-    to_init(qp);
-    connect_rc(&near, &far, 14);
-}
 
 static int set_up(void **state)
 {
@@ -81,16 +22,13 @@ static int set_up(void **state)
     open_end(&tgt, IBV_QPT_RC);
     xrcd = open_domain(tgt.context, fd, O_CREAT);
     assert_non_null(xrcd);
-    struct ibv_srq_init_attr_ex si = srq_init(&tgt, xrcd);
-    srq = ibv_create_srq_ex(tgt.context, &si);
-    assert_non_null(srq);
-    assert_int_equal(ibv_get_srq_num(srq, &srqn), 0);
+    srq = new_xrc_srq(&tgt, xrcd, &srqn);
     target = new_target(tgt.context, xrcd);
     sender = new_sender(&ini);
     assert_non_null(target);
     assert_non_null(sender);
-    up(&tgt, target, sender);
-    up(&ini, sender, target);
+    up(&tgt, target, sender, 14);
+    up(&ini, sender, target, 14);
     return 0;
 }
 
@@ -125,14 +63,6 @@ static void send_one(uint32_t to, uint64_t id, uint32_t len)
                              .qp_type.xrc.remote_srqn = to},
                        *bad;
     assert_int_equal(ibv_post_send(sender, &wr, &bad), 0);
-}
-
-static void expect(struct end *e, uint64_t id, enum ibv_wc_status status)
-{
-    struct ibv_wc wc;
-    await(e, &wc);
-    assert_int_equal(wc.status, status);
-    assert_int_equal(wc.wr_id, id);
 }
 
 static void domains(void **state)
@@ -247,15 +177,6 @@ static void sends_to_a_number(void **state)
     expect(&ini, 9, IBV_WC_REM_INV_REQ_ERR);
 }
 
-static struct ibv_async_event next_event(struct ibv_context *context)
-{
-    struct ibv_async_event event = {0};
-    struct pollfd pfd = {.fd = context->async_fd, .events = POLLIN};
-    assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
-    assert_int_equal(ibv_get_async_event(context, &event), 0);
-    return event;
-}
-
 static void limit_and_size(void **state)
 {
     struct ibv_srq_attr attr = {.srq_limit = 2};
@@ -270,14 +191,9 @@ static void limit_and_size(void **state)
         expect(&ini, id, IBV_WC_SUCCESS);
         expect(&tgt, id, IBV_WC_SUCCESS);
     }
-    struct ibv_async_event event = {0};
-    do { /* the target has told before that packets come */
-        if (event.element.qp) ibv_ack_async_event(&event);
-        event = next_event(tgt.context);
-    } while (event.event_type == IBV_EVENT_COMM_EST);
+    struct ibv_async_event event = next_event(tgt.context);
     assert_int_equal(event.event_type, IBV_EVENT_SRQ_LIMIT_REACHED);
     assert_ptr_equal(event.element.srq, srq);
-    ibv_ack_async_event(&event);
     assert_int_equal(ibv_query_srq(srq, &attr), 0);
     assert_int_equal(attr.srq_limit, 0);
     attr.max_wr = 100;
@@ -292,18 +208,6 @@ static void limit_and_size(void **state)
     expect(&tgt, 2, IBV_WC_SUCCESS);
 }
 
-static struct ibv_qp *open_target(struct ibv_context *context, struct ibv_xrcd *domain,
-                                  uint32_t num)
-{
-    struct ibv_qp_open_attr attr = {.comp_mask = IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_XRCD |
-                                                 IBV_QP_OPEN_ATTR_CONTEXT | IBV_QP_OPEN_ATTR_TYPE,
-                                    .qp_num = num,
-                                    .xrcd = domain,
-                                    .qp_context = &fd,
-                                    .qp_type = IBV_QPT_XRC_RECV};
-    return ibv_open_qp(context, &attr);
-}
-
 static void further_handles(void **state)
 {
     struct ibv_qp_attr attr;
@@ -312,11 +216,11 @@ static void further_handles(void **state)
     (void)state;
 
     struct ibv_xrcd *alien = open_domain(tgt.context, -1, O_CREAT);
-    assert_null(open_target(tgt.context, alien, target->qp_num));
+    assert_null(open_target(tgt.context, alien, target->qp_num, &fd));
     assert_int_equal(errno, EINVAL);
-    assert_null(open_target(tgt.context, xrcd, target->qp_num ^ 1));
-    struct ibv_qp *second = open_target(tgt.context, xrcd, target->qp_num);
-    struct ibv_qp *third = open_target(tgt.context, xrcd, target->qp_num);
+    assert_null(open_target(tgt.context, xrcd, target->qp_num ^ 1, &fd));
+    struct ibv_qp *second = open_target(tgt.context, xrcd, target->qp_num, &fd);
+    struct ibv_qp *third = open_target(tgt.context, xrcd, target->qp_num, &fd);
     assert_non_null(second);
     assert_non_null(third);
     assert_int_equal(third->qp_num, target->qp_num);
@@ -335,8 +239,6 @@ static void further_handles(void **state)
     bool told[2] = {false};
     while (!told[0] || !told[1]) { /* each handle, once */
         event = next_event(tgt.context);
-        ibv_ack_async_event(&event);
-        if (event.event_type == IBV_EVENT_COMM_EST) continue;
         assert_int_equal(event.event_type, IBV_EVENT_QP_LAST_WQE_REACHED);
         int which = event.element.qp == third;
         assert_ptr_equal(event.element.qp, which ? third : second);
@@ -345,7 +247,7 @@ static void further_handles(void **state)
     }
     assert_int_equal(ibv_destroy_qp(second), 0);
     assert_int_equal(ibv_destroy_qp(third), 0);
-    assert_null(open_target(tgt.context, xrcd, sender->qp_num));
+    assert_null(open_target(tgt.context, xrcd, sender->qp_num, &fd));
     assert_int_equal(ibv_close_xrcd(alien), 0);
 }
 

@@ -1,9 +1,9 @@
 /* The lines between members of an XRC domain, with one at the other end that is none of librbond's:
  * it does not read, or says what it likes. */
 #include "ctl/client.h"
-#include "end.h"
 #include "hca/call.h"
 #include "verbs/line.h"
+#include "xrc_end.h"
 #include <sys/socket.h>
 
 #define ACK 0x1f
@@ -22,15 +22,6 @@ static struct {
 } stranger;
 
 /* ---- the bed ------------------------------------------------------------------------------- */
-
-static struct ibv_xrcd *open_domain(struct ibv_context *context)
-{
-    struct ibv_xrcd_init_attr init = {.comp_mask =
-                                          IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
-                                      .fd = fd,
-                                      .oflags = O_CREAT};
-    return ibv_open_xrcd(context, &init);
-}
 
 static void stranger_comes(void)
 {
@@ -83,16 +74,8 @@ static int set_up(void **state)
     unlink(name);
     open_end(&ini, IBV_QPT_RC);
     open_end(&tgt, IBV_QPT_RC);
-    assert_non_null(xrcd = open_domain(tgt.context));
-    struct ibv_srq_init_attr_ex si = {.attr = {.max_wr = 16, .max_sge = 1},
-                                      .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD |
-                                                   IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ,
-                                      .srq_type = IBV_SRQT_XRC,
-                                      .pd = tgt.pd,
-                                      .xrcd = xrcd,
-                                      .cq = ibv_cq_ex_to_cq(tgt.cq)};
-    assert_non_null(srq = ibv_create_srq_ex(tgt.context, &si));
-    assert_int_equal(ibv_get_srq_num(srq, &srqn), 0);
+    assert_non_null(xrcd = open_domain(tgt.context, fd, O_CREAT));
+    srq = new_xrc_srq(&tgt, xrcd, &srqn);
     stranger_comes();
     return 0;
 }
@@ -113,34 +96,13 @@ struct pair {
     struct ibv_qp *sender, *target;
 };
 
-static void up(struct end *e, struct ibv_qp *qp, struct ibv_qp *peer)
-{
-    struct end near = *e, far = {.qp = peer};
-    struct ibv_qp_attr attr = {
-        .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = ALL_ACCESS};
-    near.qp = qp;
-    assert_int_equal(
-        ibv_modify_qp(qp, &attr,
-                      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
-        0);
-    connect_rc(&near, &far, 18);
-}
-
 static struct pair new_pair(void)
 {
-    struct ibv_qp_init_attr_ex ti = {
-        .qp_type = IBV_QPT_XRC_RECV, .comp_mask = IBV_QP_INIT_ATTR_XRCD, .xrcd = xrcd};
-    struct ibv_qp_init_attr_ex ii = {.qp_type = IBV_QPT_XRC_SEND,
-                                     .comp_mask = IBV_QP_INIT_ATTR_PD,
-                                     .pd = ini.pd,
-                                     .send_cq = ibv_cq_ex_to_cq(ini.cq),
-                                     .cap = {.max_send_wr = 16, .max_send_sge = 1}};
-    struct pair pair = {.sender = ibv_create_qp_ex(ini.context, &ii),
-                        .target = ibv_create_qp_ex(tgt.context, &ti)};
+    struct pair pair = {.sender = new_sender(&ini), .target = new_target(tgt.context, xrcd)};
     assert_non_null(pair.sender);
     assert_non_null(pair.target);
-    up(&tgt, pair.target, pair.sender);
-    up(&ini, pair.sender, pair.target);
+    up(&tgt, pair.target, pair.sender, 18);
+    up(&ini, pair.sender, pair.target, 18);
     return pair;
 }
 

@@ -1,6 +1,6 @@
 /* An XRC domain of a file in several contexts and processes: one has the target, others the SRQs
  * that an initiator's requests name, and the memory that they are about. */
-#include "end.h"
+#include "xrc_end.h"
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -22,51 +22,12 @@ struct facts {
     uint64_t addr;
 };
 
-static struct ibv_xrcd *open_domain(struct ibv_context *context, int file, int oflags)
-{
-    struct ibv_xrcd_init_attr init = {.comp_mask =
-                                          IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
-                                      .fd = file,
-                                      .oflags = oflags};
-    return ibv_open_xrcd(context, &init);
-}
-
-static struct ibv_qp *new_target(struct ibv_context *context, struct ibv_xrcd *domain)
-{
-    struct ibv_qp_init_attr_ex qi = {
-        .qp_type = IBV_QPT_XRC_RECV, .comp_mask = IBV_QP_INIT_ATTR_XRCD, .xrcd = domain};
-    return ibv_create_qp_ex(context, &qi);
-}
-
-static struct ibv_qp *new_sender(const struct end *e)
-{
-    struct ibv_qp_init_attr_ex qi = {.qp_type = IBV_QPT_XRC_SEND,
-                                     .comp_mask = IBV_QP_INIT_ATTR_PD,
-                                     .pd = e->pd,
-                                     .send_cq = ibv_cq_ex_to_cq(e->cq),
-                                     .cap = {.max_send_wr = 64, .max_send_sge = 1}};
-    return ibv_create_qp_ex(e->context, &qi);
-}
-
-static void up(struct end *e, struct ibv_qp *qp, struct ibv_qp *peer)
-{
-    struct end near = *e, far = {.qp = peer};
-    struct ibv_qp_attr attr = {
-        .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = ALL_ACCESS};
-    near.qp = qp;
-    assert_int_equal(
-        ibv_modify_qp(qp, &attr,
-                      IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
-        0);
-    connect_rc(&near, &far, 14);
-}
-
 static void connect_pair(void)
 {
     assert_non_null(target = new_target(tgt.context, xrcd));
     assert_non_null(sender = new_sender(&ini));
-    up(&tgt, target, sender);
-    up(&ini, sender, target);
+    up(&tgt, target, sender, 14);
+    up(&ini, sender, target, 14);
 }
 
 static void destroy_pair(void)
@@ -107,15 +68,7 @@ static struct facts open_part(struct part *p)
 
     open_end(&p->e, IBV_QPT_RC);
     assert_non_null(p->xrcd = open_domain(p->e.context, fd, O_CREAT));
-    struct ibv_srq_init_attr_ex si = {.attr = {.max_wr = 64, .max_sge = 2},
-                                      .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD |
-                                                   IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ,
-                                      .srq_type = IBV_SRQT_XRC,
-                                      .pd = p->e.pd,
-                                      .xrcd = p->xrcd,
-                                      .cq = ibv_cq_ex_to_cq(p->e.cq)};
-    assert_non_null(p->srq = ibv_create_srq_ex(p->e.context, &si));
-    assert_int_equal(ibv_get_srq_num(p->srq, &facts.srqn), 0);
+    p->srq = new_xrc_srq(&p->e, p->xrcd, &facts.srqn);
     facts.rkey = p->e.mr->rkey;
     facts.addr = (uintptr_t)p->e.buf;
     return facts;
@@ -156,14 +109,6 @@ static void request(const struct facts *to, enum ibv_wr_opcode opcode, uint64_t 
         wr.wr.rdma.rkey = to->rkey;
     }
     assert_int_equal(ibv_post_send(sender, &wr, &bad), 0);
-}
-
-static void expect(struct end *e, uint64_t id, enum ibv_wc_status status)
-{
-    struct ibv_wc wc;
-    await(e, &wc);
-    assert_int_equal(wc.status, status);
-    assert_int_equal(wc.wr_id, id);
 }
 
 enum { WRITTEN = 0, READ = 20000, WORD = 40000, SENT = 45000, LEN = 15000 };
@@ -240,15 +185,7 @@ static void by_turns(void **state)
 
     for (int i = 0; i < 2; i++) facts[i] = open_part(&parts[i]);
     struct part own = {.e = tgt, .xrcd = xrcd};
-    struct ibv_srq_init_attr_ex si = {.attr = {.max_wr = 64, .max_sge = 2},
-                                      .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD |
-                                                   IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ,
-                                      .srq_type = IBV_SRQT_XRC,
-                                      .pd = tgt.pd,
-                                      .xrcd = xrcd,
-                                      .cq = ibv_cq_ex_to_cq(tgt.cq)};
-    assert_non_null(own.srq = ibv_create_srq_ex(tgt.context, &si));
-    assert_int_equal(ibv_get_srq_num(own.srq, &facts[2].srqn), 0);
+    own.srq = new_xrc_srq(&tgt, xrcd, &facts[2].srqn);
     fill(ini.buf, ROOM, 5);
     for (uint64_t id = 0; id < 60; id++) {
         struct part *p = id % 3 == 2 ? &own : &parts[id % 3];
@@ -374,37 +311,12 @@ static void killed_process(void **state)
 
 /* ---- targets of others --------------------------------------------------------------------- */
 
-static struct ibv_qp *open_target(struct ibv_context *context, struct ibv_xrcd *domain,
-                                  uint32_t num)
-{
-    struct ibv_qp_open_attr attr = {.comp_mask = IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_XRCD |
-                                                 IBV_QP_OPEN_ATTR_CONTEXT | IBV_QP_OPEN_ATTR_TYPE,
-                                    .qp_num = num,
-                                    .xrcd = domain,
-                                    .qp_context = &fd,
-                                    .qp_type = IBV_QPT_XRC_RECV};
-    return ibv_open_qp(context, &attr);
-}
-
 static enum ibv_qp_state state_of(struct ibv_qp *qp)
 {
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
     assert_int_equal(ibv_query_qp(qp, &attr, IBV_QP_STATE, &init), 0);
     return attr.qp_state;
-}
-
-/* The next event that is not of a first packet. */
-static struct ibv_async_event next_event(struct ibv_context *context)
-{
-    struct ibv_async_event event;
-    struct pollfd pfd = {.fd = context->async_fd, .events = POLLIN};
-    do {
-        assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
-        assert_int_equal(ibv_get_async_event(context, &event), 0);
-        ibv_ack_async_event(&event);
-    } while (event.event_type == IBV_EVENT_COMM_EST);
-    return event;
 }
 
 static void is_told(struct ibv_context *context, struct ibv_qp *qp, enum ibv_event_type type)
@@ -423,15 +335,16 @@ static void handles_elsewhere(void **state)
     (void)state;
 
     struct facts facts = open_part(&p);
-    assert_null(open_target(p.e.context, p.xrcd, target->qp_num ^ 1));
+    assert_null(open_target(p.e.context, p.xrcd, target->qp_num ^ 1, &fd));
     assert_int_equal(errno, EINVAL);
-    assert_null(open_target(p.e.context, p.xrcd, target->qp_num ^ 1 << 23)); /* nobody's function */
+    assert_null(
+        open_target(p.e.context, p.xrcd, target->qp_num ^ 1 << 23, &fd)); /* nobody's function */
     assert_int_equal(errno, EINVAL);
     struct ibv_xrcd *alien = open_domain(p.e.context, -1, O_CREAT);
-    assert_null(open_target(p.e.context, alien, target->qp_num));
+    assert_null(open_target(p.e.context, alien, target->qp_num, &fd));
     assert_int_equal(ibv_close_xrcd(alien), 0);
-    struct ibv_qp *first = open_target(p.e.context, p.xrcd, target->qp_num);
-    struct ibv_qp *second = open_target(p.e.context, p.xrcd, target->qp_num);
+    struct ibv_qp *first = open_target(p.e.context, p.xrcd, target->qp_num, &fd);
+    struct ibv_qp *second = open_target(p.e.context, p.xrcd, target->qp_num, &fd);
     assert_non_null(first);
     assert_non_null(second);
     assert_int_equal(first->qp_num, target->qp_num);
@@ -445,7 +358,7 @@ static void handles_elsewhere(void **state)
     serve(&p);
     all_kinds(&facts);
     assert_true(served(&p));
-    assert_non_null(target = open_target(tgt.context, xrcd, num));
+    assert_non_null(target = open_target(tgt.context, xrcd, num, &fd));
     assert_int_equal(ibv_destroy_qp(first), 0);
     assert_int_equal(ibv_modify_qp(second, &attr, IBV_QP_STATE), 0);
     assert_int_equal(state_of(target), IBV_QPS_ERR);
@@ -461,8 +374,8 @@ static void handles_elsewhere(void **state)
                       IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
         EINVAL);
     assert_int_equal(ibv_destroy_qp(second), 0); /* the last: now it has gone */
-    assert_null(open_target(p.e.context, p.xrcd, num));
-    assert_null(open_target(tgt.context, xrcd, num));
+    assert_null(open_target(p.e.context, p.xrcd, num, &fd));
+    assert_null(open_target(tgt.context, xrcd, num, &fd));
     assert_non_null(target = new_target(tgt.context, xrcd)); /* for tear_down */
     close_part(&p);
 }
@@ -481,7 +394,7 @@ static void handle_in_another_process(void **state)
     destroy_pair();
     assert_non_null(target = new_target(tgt.context, xrcd));
     assert_non_null(sender = new_sender(&ini));
-    up(&ini, sender, target);
+    up(&ini, sender, target, 14);
     assert_int_equal(pipe(ready), 0);
     c.pid = fork();
     assert_true(c.pid >= 0);
@@ -490,9 +403,9 @@ static void handle_in_another_process(void **state)
         uint32_t num = target->qp_num;
         open_end(&e, IBV_QPT_RC);
         struct ibv_xrcd *domain = open_domain(e.context, fd, 0);
-        struct ibv_qp *qp = domain ? open_target(e.context, domain, num) : NULL;
+        struct ibv_qp *qp = domain ? open_target(e.context, domain, num, &fd) : NULL;
         if (!qp) _exit(1);
-        up(&e, qp, sender);
+        up(&e, qp, sender, 14);
         if (state_of(qp) != IBV_QPS_RTS || write(ready[1], "x", 1) != 1) _exit(2);
         pause();
     }
@@ -531,7 +444,7 @@ static void target_goes(void **state)
         pause();
     }
     assert_int_equal(read(pipes[0], &num, 4), 4);
-    struct ibv_qp *qp = open_target(p.e.context, p.xrcd, num);
+    struct ibv_qp *qp = open_target(p.e.context, p.xrcd, num, &fd);
     assert_non_null(qp);
     assert_int_equal(state_of(qp), IBV_QPS_RESET);
     assert_int_equal(kill(pid, SIGKILL), 0);
