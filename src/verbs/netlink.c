@@ -328,7 +328,8 @@ static void forward(struct socket *s, const struct nlmsghdr *request, bool joine
 
 /* ---- answers ----------------------------------------------------------------------------- */
 
-/* Into the pair go datagrams as the kernel cuts them: messages of a dump together, others alone. */
+/* Into the pair go datagrams as the kernel cuts them: messages of one dump together, others alone.
+ */
 static size_t datagram(const struct nldev_reply *waiting, size_t from)
 {
     size_t at = from;
@@ -339,7 +340,7 @@ static size_t datagram(const struct nldev_reply *waiting, size_t from)
         bool of_dump = m->nlmsg_flags & NLM_F_MULTI;
         if (at > from && (!of_dump || at + len - from > NLDEV_MAX_MESSAGE)) break;
         at += len;
-        if (!of_dump) break;
+        if (!of_dump || m->nlmsg_type == NLMSG_DONE) break;
     }
     return at - from;
 }

@@ -1,6 +1,6 @@
 /* The libc calls through which libmnl and libnl speak to the kernel's RDMA netlink. Every other
  * descriptor passes with one load while no such socket is open. write and close are ucma_libc.c's.
- */
+ * read is left alone: nobody reads netlink by it, and it gets what is in the pair. */
 #include "verbs/hook.h"
 #include "verbs/netlink.h"
 #include <errno.h>

@@ -18,6 +18,12 @@ static bool is_of(const struct nldev_call *call, const char device[CTL_NAME_LEN]
     return !strncmp(device, call->dev->name, CTL_NAME_LEN);
 }
 
+/* One that listens at every address listens on every device, and the kernel has it under each. */
+static bool has_cm_id(const struct nldev_call *call, const struct ctl_cm_id *id)
+{
+    return is_of(call, id->device) || (!*id->device && id->state == CTL_CM_LISTEN);
+}
+
 /* ---- tables ------------------------------------------------------------------------------ */
 
 /* A nested attribute of entries, over as many messages as they need. */
@@ -71,7 +77,7 @@ int nldev_res_get(struct nldev_call *call)
     uint64_t qps = 0, cm_ids = 0, contexts = 0;
 
     for (size_t i = 0; i < facts->nqp; i++) qps += is_of(call, facts->qp[i].device);
-    for (size_t i = 0; i < facts->ncm_id; i++) cm_ids += is_of(call, facts->cm_id[i].device);
+    for (size_t i = 0; i < facts->ncm_id; i++) cm_ids += has_cm_id(call, facts->cm_id + i);
     for (size_t i = 0; i < facts->nfunction; i++)
         contexts += is_of(call, facts->function[i].device);
 
@@ -194,7 +200,7 @@ int nldev_cm_id_dump(struct nldev_call *call)
     if (call->has & NLDEV_HAS_PORT && call->port != NLDEV_PORT) return -EINVAL;
     table_start(&t);
     for (size_t i = 0; i < call->facts->ncm_id; i++) {
-        if (!is_of(call, call->facts->cm_id[i].device)) continue;
+        if (!has_cm_id(call, call->facts->cm_id + i)) continue;
         write_cm_id(entry_start(&t, RDMA_NLDEV_ATTR_RES_CM_ID_ENTRY), call->facts->cm_id + i);
         entry_end(&t);
     }

@@ -50,7 +50,8 @@ static const struct ctl_cm_id CM_IDS[] = {
      .state = CTL_CM_CONNECT,
      .src = {0xfd, [15] = 1},
      .dst = {0xfd, [15] = 2}},
-    {.device = ""},
+    {.device = "", .state = CTL_CM_IDLE},
+    {.device = "", .pid = 14, .ps = 0x106, .src_port = 9, .state = CTL_CM_LISTEN},
 };
 static const struct ctl_function FUNCTIONS[] = {{.function = 1, .pid = 12, .device = "rb_bond0"}};
 static const struct ctl_stat STATS[] = {
@@ -67,7 +68,7 @@ static const struct nldev_facts FACTS = {
     .qp = qps,
     .nqp = MANY_QPS,
     .cm_id = CM_IDS,
-    .ncm_id = 3,
+    .ncm_id = 4,
     .function = FUNCTIONS,
     .nfunction = 1,
     .stat = STATS,
@@ -297,7 +298,7 @@ static void test_summary(void **state)
     static const struct {
         const char *name;
         uint64_t count;
-    } want[] = {{"qp", MANY_QPS - 1}, {"cm_id", 2}, {"ctx", 1}};
+    } want[] = {{"qp", MANY_QPS - 1}, {"cm_id", 3}, {"ctx", 1}};
     const struct nlattr *nest, *entry;
 
     answered(ask_of(RDMA_NLDEV_CMD_RES_GET, 0, 5));
@@ -370,7 +371,10 @@ static void test_cm_ids(void **state)
     sin6 = mnl_attr_get_payload(within(entry, RDMA_NLDEV_ATTR_RES_DST_ADDR, 0));
     assert_int_equal(sin6->sin6_family, AF_INET6);
     assert_memory_equal(&sin6->sin6_addr, CM_IDS[1].dst, 16);
-    assert_null(within(nest, RDMA_NLDEV_ATTR_RES_CM_ID_ENTRY, 2));
+    entry = within(nest, RDMA_NLDEV_ATTR_RES_CM_ID_ENTRY, 2); /* on every device */
+    sin6 = mnl_attr_get_payload(within(entry, RDMA_NLDEV_ATTR_RES_SRC_ADDR, 0));
+    assert_int_equal(ntohs(sin6->sin6_port), 9);
+    assert_null(within(nest, RDMA_NLDEV_ATTR_RES_CM_ID_ENTRY, 3));
 
     answered(ask_of(RDMA_NLDEV_CMD_RES_CTX_GET, NLM_F_DUMP, 5));
     entry = within(in(message(0), RDMA_NLDEV_ATTR_RES_CTX), RDMA_NLDEV_ATTR_RES_CTX_ENTRY, 0);
