@@ -1,5 +1,6 @@
 /* See xrc_end.h. */
 #include "xrc_end.h"
+#include <dirent.h>
 
 struct ibv_xrcd *open_domain(struct ibv_context *context, int file, int oflags)
 {
@@ -93,4 +94,15 @@ struct ibv_async_event next_event(struct ibv_context *context)
         ibv_ack_async_event(&event);
     } while (event.event_type == IBV_EVENT_COMM_EST);
     return event;
+}
+
+unsigned open_fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    unsigned n = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir)) n++;
+    closedir(dir);
+    return n;
 }

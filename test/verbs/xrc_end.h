@@ -25,4 +25,7 @@ void expect(struct end *e, uint64_t id, enum ibv_wc_status status);
 /* The next async event that is not of a first packet, acknowledged. */
 struct ibv_async_event next_event(struct ibv_context *context);
 
+/* Descriptors that the process has open. */
+unsigned open_fds(void);
+
 #endif

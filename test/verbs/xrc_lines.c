@@ -13,6 +13,7 @@ static struct ibv_xrcd *xrcd;
 static struct ibv_srq *srq; /* tgt's, and so of the function that the stranger has lines to */
 static uint32_t srqn;
 static int fd;
+static unsigned fds_before;
 
 /* Opens a function as librbond does, and takes part in the domain. */
 static struct {
@@ -69,6 +70,7 @@ static int set_up(void **state)
     char name[] = "/tmp/rbond-xrc-XXXXXX";
     (void)state;
 
+    fds_before = open_fds();
     fd = mkstemp(name);
     assert_true(fd >= 0);
     unlink(name);
@@ -89,6 +91,7 @@ static int tear_down(void **state)
     close_end(&ini);
     close_end(&tgt);
     close(fd);
+    assert_int_equal(open_fds(), fds_before);
     return 0;
 }
 

@@ -8,6 +8,7 @@ static struct end ini, tgt;
 static struct ibv_xrcd *xrcd; /* tgt's */
 static struct ibv_qp *sender, *target;
 static int fd;
+static unsigned fds_before;
 
 /* One more that takes part, with an SRQ. */
 struct part {
@@ -41,6 +42,7 @@ static int set_up(void **state)
     char name[] = "/tmp/rbond-xrc-XXXXXX";
     (void)state;
 
+    fds_before = open_fds();
     fd = mkstemp(name);
     assert_true(fd >= 0);
     unlink(name);
@@ -59,6 +61,7 @@ static int tear_down(void **state)
     close_end(&ini);
     close_end(&tgt);
     close(fd);
+    assert_int_equal(open_fds(), fds_before);
     return 0;
 }
 
