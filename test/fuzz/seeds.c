@@ -5,6 +5,8 @@
 #include "wire/mad.h"
 #include "wire/roce.h"
 #include <dirent.h>
+#include <linux/netlink.h>
+#include <rdma/rdma_netlink.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -223,14 +225,32 @@ static void messages(struct input *in)
     }
 }
 
+/* fuzz_nldev.c: a request, of the first device and port, by number and as a dump. */
+static void netlink_requests(struct input *in)
+{
+    static const struct {
+        struct nlattr head;
+        uint32_t value;
+    } attrs[] = {{{8, RDMA_NLDEV_ATTR_DEV_INDEX}, 0x10000},
+                 {{8, RDMA_NLDEV_ATTR_PORT_INDEX}, 1},
+                 {{8, RDMA_NLDEV_ATTR_RES_LQPN}, 0x4002},
+                 {{8, RDMA_NLDEV_ATTR_STAT_RES}, RDMA_NLDEV_ATTR_RES_QP}};
+    for (unsigned op = 1; op < RDMA_NLDEV_NUM_OPS; op++)
+        for (unsigned n = 0; n <= sizeof attrs / sizeof *attrs; n++) {
+            struct nlmsghdr nlh = {.nlmsg_type = RDMA_NL_GET_TYPE(RDMA_NL_NLDEV, op),
+                                   .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK};
+            if (op & 1) nlh.nlmsg_flags |= NLM_F_DUMP;
+            put(in, &nlh, sizeof nlh);
+            put(in, attrs, n * sizeof *attrs);
+            write_out(in);
+        }
+}
+
 static const struct {
     const char *fuzzer;
     void (*write)(struct input *in);
-} scripts[] = {{"hca", exchanges},
-               {"cm", lives},
-               {"ucma", connections},
-               {"service", requests},
-               {"ctl", messages}};
+} scripts[] = {{"hca", exchanges},    {"cm", lives},     {"ucma", connections},
+               {"service", requests}, {"ctl", messages}, {"nldev", netlink_requests}};
 
 static const struct form {
     const char *fuzzer;
