@@ -3,6 +3,7 @@
 #include "ctl/client.h"
 #include "verbs/context.h"
 #include "verbs/netlink.h"
+#include "verbs/nldev.h"
 #include "verbs/process.h"
 #include "verbs/real.h"
 #include <endian.h>
@@ -207,11 +208,11 @@ EXPORT __be64 ibv_get_device_guid(struct ibv_device *device)
     return htobe64(rb_device(device)->ctl.guid);
 }
 
-/* The kernel has no index for a device that it does not know. */
+/* As rdma(8) shows it. */
 EXPORT int ibv_get_device_index(struct ibv_device *device)
 {
     if (!device_is_ours(device)) return REAL(ibv_get_device_index, "IBVERBS_1.9")(device);
-    return -1;
+    return (int)(NLDEV_FIRST_INDEX + rb_device(device)->ctl.number);
 }
 
 /* The descriptor passes to the new context. */

@@ -17,6 +17,7 @@ static void says_what_it_is(void **state)
     assert_int_equal(attr.orig_attr.phys_port_cnt, 1);
     assert_true(attr.orig_attr.node_guid == ibv_get_device_guid(device));
     assert_true(attr.orig_attr.node_guid != 0);
+    assert_true(ibv_get_device_index(device) >= 0x10000); /* never one of the kernel's */
     assert_int_equal(ibv_query_port(c, 1, &port), 0);
     assert_int_equal(port.state, IBV_PORT_ACTIVE);
     assert_int_equal(port.link_layer, IBV_LINK_LAYER_ETHERNET);
