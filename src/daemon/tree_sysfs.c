@@ -1,6 +1,7 @@
 /* What the files of /sys/class/infiniband/DEV say, in the kernel's own formats. Left out is what
  * the kernel has no value for either: the attributes of an empty GID slot, counters that nobody
  * counts here. */
+#include "ctl/alias.h"
 #include "daemon/tree.h"
 #include "wire/lid.h"
 #include "wire/port_speed.h"
@@ -319,9 +320,9 @@ static void describe_counters(int port, const struct slice *slice)
 static void describe_hw_counters(int port, const struct slice *slice)
 {
     static const struct alias ALIASES[] = {
-        {"rnr_nak_retry_err", "rnr_nak_received", 1},    {"out_of_buffer", "rnr_nak_sent", 1},
-        {"rp_cnp_handled", "cnp_received", 1},           {"np_cnp_sent", "cnp_sent", 1},
-        {"np_ecn_marked_roce_packets", "ecn_marked", 1},
+#define X(alias, counter) {#alias, #counter, 1},
+        CTL_HW_ALIASES(X)
+#undef X
     };
     char name[64];
 

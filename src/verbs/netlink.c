@@ -176,8 +176,8 @@ bool netlink_try_open(int type, int *fd)
 
 /* ---- names and options ------------------------------------------------------------------- */
 
-/* Who listens for the kernel's events gets its socket itself: rbondd's are told by rbond monitor.
- */
+/* Who listens for the kernel's events gets its socket itself, and `s` is no more: rbondd's are told
+ * by rbond monitor. -1 with errno, and nothing has changed. */
 static int hand_over(struct socket *s, int fd)
 {
     if (s->kernel < 0) {
@@ -186,7 +186,9 @@ static int hand_over(struct socket *s, int fd)
     }
     int flags = (int)syscall(SYS_fcntl, fd, F_GETFD), fl = (int)syscall(SYS_fcntl, fd, F_GETFL);
     syscall(SYS_fcntl, s->kernel, F_SETFL, fl);
-    return syscall(SYS_dup3, s->kernel, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ? -1 : 0;
+    if (syscall(SYS_dup3, s->kernel, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0) return -1;
+    forget(s);
+    return 0;
 }
 
 int netlink_bind(int fd, const struct sockaddr *address, socklen_t len)

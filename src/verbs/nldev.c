@@ -41,7 +41,7 @@ static void begin(struct nldev_draft *draft, const struct nldev_call *call, uint
     draft->nlh->nlmsg_pid = call->portid;
 }
 
-void nldev_put_name(struct nlmsghdr *nlh, uint16_t type, const char field[CTL_NAME_LEN])
+void nldev_put_name(struct nlmsghdr *nlh, uint16_t type, const char *field)
 {
     char text[CTL_NAME_LEN] = "";
 

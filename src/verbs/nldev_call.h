@@ -33,8 +33,8 @@ struct nldev_draft {
 /* Begins a message of this command about a device, whose index and name it has already. */
 void nldev_begin(struct nldev_draft *draft, const struct nldev_call *call, uint16_t command,
                  const struct ctl_dev *dev);
-/* A name of rbondd's, CTL_NAME_LEN bytes with its NUL at most. */
-void nldev_put_name(struct nlmsghdr *nlh, uint16_t type, const char field[CTL_NAME_LEN]);
+/* A name: a string, or a field of CTL_NAME_LEN bytes that holds one. */
+void nldev_put_name(struct nlmsghdr *nlh, uint16_t type, const char *field);
 
 /* Each writes its messages and returns 0, or a negative errno and nothing. The device is there. */
 int nldev_res_get(struct nldev_call *call);

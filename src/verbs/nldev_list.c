@@ -3,6 +3,7 @@
  * regions and SRQs it does not, so nothing is said of those. */
 #include "verbs/nldev_call.h"
 
+#include "ctl/alias.h"
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <libmnl/libmnl.h>
@@ -238,11 +239,36 @@ static bool is_counter(const struct nldev_call *call, const struct ctl_stat *sta
 /* Its nest, name and value, bytes: a message has room for 70. */
 #define COUNTER_ENTRY (4 + 4 + CTL_NAME_LEN + 4 + 8)
 
+static const struct {
+    const char *name, *counter;
+} ALIASES[] = {
+#define X(alias, counter) {#alias, #counter},
+    CTL_HW_ALIASES(X)
+#undef X
+};
+
+/* False: the message is full. */
+static bool write_counter(struct nlmsghdr *nlh, const char *name, uint32_t n, const uint64_t *value)
+{
+    struct nlattr *entry;
+
+    if (nlh->nlmsg_len + COUNTER_ENTRY > NLDEV_MAX_MESSAGE) return false;
+    entry = mnl_attr_nest_start(nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY);
+    nldev_put_name(nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_NAME, name);
+    if (value)
+        mnl_attr_put_u64(nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_VALUE, *value);
+    else
+        mnl_attr_put_u32(nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_INDEX, n);
+    mnl_attr_nest_end(nlh, entry);
+    return true;
+}
+
+/* With their values, or with the numbers by which they could be switched on and off. */
 static int write_counters(struct nldev_call *call, uint16_t command, bool values)
 {
     const struct nldev_facts *facts = call->facts;
     struct nldev_draft draft;
-    struct nlattr *nest, *entry;
+    struct nlattr *nest;
     uint32_t n = 0;
 
     nldev_begin(&draft, call, command, call->dev);
@@ -250,16 +276,13 @@ static int write_counters(struct nldev_call *call, uint16_t command, bool values
     nest = mnl_attr_nest_start(draft.nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTERS);
     for (size_t i = 0; i < facts->nstat; i++) {
         const struct ctl_stat *stat = facts->stat + i;
+        const uint64_t value = stat->value;
         if (!is_counter(call, stat)) continue;
-        if (draft.nlh->nlmsg_len + COUNTER_ENTRY > sizeof draft.bytes) return -EMSGSIZE;
-        entry = mnl_attr_nest_start(draft.nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY);
-        nldev_put_name(draft.nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_NAME, stat->name);
-        if (values)
-            mnl_attr_put_u64(draft.nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_VALUE, stat->value);
-        else
-            mnl_attr_put_u32(draft.nlh, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_INDEX, n);
-        mnl_attr_nest_end(draft.nlh, entry);
-        n++;
+        if (!write_counter(draft.nlh, stat->name, n++, values ? &value : NULL)) return -EMSGSIZE;
+        for (size_t a = 0; a < sizeof ALIASES / sizeof *ALIASES; a++)
+            if (!strncmp(stat->name, ALIASES[a].counter, sizeof stat->name) &&
+                !write_counter(draft.nlh, ALIASES[a].name, n++, values ? &value : NULL))
+                return -EMSGSIZE;
     }
     mnl_attr_nest_end(draft.nlh, nest);
     nldev_add(call->reply, draft.nlh);

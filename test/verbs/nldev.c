@@ -56,7 +56,7 @@ static const struct ctl_cm_id CM_IDS[] = {
 static const struct ctl_function FUNCTIONS[] = {{.function = 1, .pid = 12, .device = "rb_bond0"}};
 static const struct ctl_stat STATS[] = {
     {.device = "rb_bond0", .name = "tx_packets", .value = 5000000000},
-    {.device = "rb_bond0", .name = "remaps", .value = 2},
+    {.device = "rb_bond0", .name = "cnp_received", .value = 2},
     {.device = "rb_bond0", .member = "eth1", .name = "tx_packets", .value = 1},
     {.device = "rb_eth0", .name = "tx_packets", .value = 3},
 };
@@ -389,15 +389,15 @@ static void test_counters(void **state)
     mnl_attr_put_u32(nlh, RDMA_NLDEV_ATTR_PORT_INDEX, 1);
     answered(nlh);
     nest = in(message(0), RDMA_NLDEV_ATTR_STAT_HWCOUNTERS);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         entry = within(nest, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY, i);
         assert_string_equal(
             mnl_attr_get_str(within(entry, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_NAME, 0)),
-            STATS[i].name);
+            i < 2 ? STATS[i].name : "rp_cnp_handled");
         assert_true(mnl_attr_get_u64(within(entry, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY_VALUE,
-                                            0)) == STATS[i].value);
+                                            0)) == STATS[i < 2 ? i : 1].value);
     }
-    assert_null(within(nest, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY, 2));
+    assert_null(within(nest, RDMA_NLDEV_ATTR_STAT_HWCOUNTER_ENTRY, 3));
 
     nlh = ask_of(RDMA_NLDEV_CMD_STAT_GET, NLM_F_DUMP, 5);
     mnl_attr_put_u32(nlh, RDMA_NLDEV_ATTR_STAT_RES, RDMA_NLDEV_ATTR_RES_QP);
