@@ -238,6 +238,10 @@ int netlink_getsockname(int fd, struct sockaddr *address, socklen_t *len)
     if (!s) return -1;
     nl = name_of(s);
     pthread_mutex_unlock(&lock);
+    if (!address || !len) {
+        errno = EFAULT;
+        return -1;
+    }
     put_name(&nl, address, len);
     return 0;
 }

@@ -92,25 +92,22 @@ HOOK ssize_t recv(int fd, void *bytes, size_t len, int flags)
 HOOK ssize_t recvfrom(int fd, void *restrict bytes, size_t len, int flags, __SOCKADDR_ARG from,
                       socklen_t *restrict fromlen)
 {
-    const socklen_t room = from.__sockaddr__ && fromlen ? *fromlen : 0;
     LIBC(recvfrom);
-    ssize_t n = real(fd, bytes, len, flags, from, fromlen);
-    if (n >= 0 && is_ours(fd)) {
-        if (from.__sockaddr__ && fromlen) *fromlen = room;
-        netlink_received(fd, fromlen ? from.__sockaddr__ : NULL, fromlen);
-    }
+    if (!is_ours(fd)) return real(fd, bytes, len, flags, from, fromlen);
+    ssize_t n = recv(fd, bytes, len, flags);
+    if (n >= 0 && from.__sockaddr__ && fromlen) netlink_received(fd, from.__sockaddr__, fromlen);
     return n;
 }
 
 HOOK ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
-    const socklen_t room = msg->msg_namelen;
     LIBC(recvmsg);
+    if (!is_ours(fd)) return real(fd, msg, flags);
+    const socklen_t room = msg ? msg->msg_namelen : 0;
     ssize_t n = real(fd, msg, flags);
-    if (n >= 0 && is_ours(fd)) {
-        msg->msg_namelen = room;
-        netlink_received(fd, msg->msg_name, &msg->msg_namelen);
-    }
+    if (n < 0) return n;
+    msg->msg_namelen = room;
+    netlink_received(fd, msg->msg_name, &msg->msg_namelen);
     return n;
 }
 

@@ -115,11 +115,13 @@ static void names_itself(void **state)
     assert_int_equal(mnl_socket_close(nl), 0);
 }
 
-static void takes_every_way_to_send(void **state)
+static void takes_every_call(void **state)
 {
     uint8_t request[64];
     size_t len = write_dump(request, 1);
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK}, from;
+    socklen_t fromlen = sizeof from;
+    char answer[4096];
     struct iovec iov[2] = {{request, 5}, {request + 5, len - 5}};
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
     int fd = open_netlink(0);
@@ -130,6 +132,12 @@ static void takes_every_way_to_send(void **state)
     assert_true(told(fd));
     assert_int_equal(sendmsg(fd, &msg, 0), len);
     assert_true(told(fd));
+    ask(fd);
+    from.nl_pid = 1;
+    assert_true(recvfrom(fd, answer, sizeof answer, 0, (struct sockaddr *)&from, &fromlen) > 0);
+    assert_int_equal(fromlen, sizeof from);
+    assert_int_equal(from.nl_family, AF_NETLINK);
+    assert_int_equal(from.nl_pid, 0);
     nothing_waits(fd);
     close(fd);
 }
@@ -249,7 +257,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_itself),
-        cmocka_unit_test(takes_every_way_to_send),
+        cmocka_unit_test(takes_every_call),
         cmocka_unit_test(polls),
         cmocka_unit_test(is_duplicated_and_closed),
         cmocka_unit_test(is_inherited),
