@@ -187,7 +187,8 @@ static_assert(sizeof(struct ctl_cm_id) == 112, "ctl_cm_id");
  *
  * For each other function that takes part, CTL_EV_XRC_PEER follows on this connection, now or when it
  * comes, with two ends of SOCK_SEQPACKET sockets that the other has the other ends of: the first to
- * call it, the second to be called by it (verbs/kin.c). */
+ * call it, the second to be called by it (verbs/kin.c). One of its own number, without descriptors,
+ * says that all have been named that took part before. */
 struct ctl_xrcd {
     uint32_t function, flags;
 };

@@ -133,10 +133,14 @@ static void introduce(const struct xrc_claim *a, const struct xrc_claim *b)
 
 static void introduce_to_all(const struct xrc *xrc, const struct xrc_claim *claim)
 {
+    struct ctl_event all = {.type = CTL_EV_XRC_PEER, .value = claim->function};
+
     list_for_each (node, &xrc->claims) {
         const struct xrc_claim *other = container_of(node, struct xrc_claim, node);
         if (other != claim && same_domain(other, claim)) introduce(other, claim);
     }
+    memcpy(all.device, claim->device, sizeof all.device);
+    ctl_send_event(claim->conn, &all);
 }
 
 /* ---- claims -------------------------------------------------------------------------------- */

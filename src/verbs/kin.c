@@ -21,6 +21,9 @@
 #define MESSAGES_AT_ONCE 64
 #define LINES_AT_ONCE 16
 #define RENEW_NS (200 * MS_NS)
+/* How long rbondd may take to name those who take part, and how often to look. */
+#define PATIENCE_NS (2 * SEC_NS)
+#define LOOK_MS 2
 
 /* What the epoll instance tells of. */
 struct ear {
@@ -35,6 +38,7 @@ struct kin_share {
     int file;                 /* what the share is claimed by */
     struct ctl_client *claim; /* NULL: rbondd has gone, or forgot us */
     struct ear ear;
+    bool introduced; /* to all who took part before */
     struct list kin;
 };
 
@@ -517,11 +521,26 @@ static void listen_to_claim(struct function *f, struct kin_share *s, when_t now)
             introduced(f, s, (uint16_t)event.value, fds, now);
             continue;
         }
+        if (event.type == CTL_EV_XRC_PEER && nfds == 0) s->introduced = true;
         for (size_t i = 0; i < nfds; i++) close(fds[i]);
     }
     if (rc < 0) {
         lose_claim(f, s);
         f->kin->unclaimed = true;
+    }
+}
+
+void kin_await_introductions(struct function *f, struct kin_share *s)
+{
+    when_t now = function_now(), until = when_add(now, PATIENCE_NS);
+
+    for (;; now = function_now()) {
+        listen_to_claim(f, s, now);
+        if (s->introduced || !s->claim || when_due(until, now)) return;
+        struct pollfd pfd = {.fd = s->ear.fd, .events = POLLIN};
+        pthread_mutex_unlock(&f->lock);
+        poll(&pfd, 1, LOOK_MS); /* the worker may hear it first */
+        pthread_mutex_lock(&f->lock);
     }
 }
 

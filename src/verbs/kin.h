@@ -18,6 +18,9 @@ struct kin_share;
 /* From now on the function takes part in the domain that the adapter knows as `xrcd`; claim and file
  * are the share's. NULL: no memory or descriptors, and they are the caller's still. */
 struct kin_share *kin_join(struct function *f, uint32_t xrcd, struct ctl_client *claim, int file);
+/* Those who took part before are known when it returns, so that their targets can be opened. Lets go
+ * of the lock meanwhile; the caller keeps the share. */
+void kin_await_introductions(struct function *f, struct kin_share *share);
 /* The others hear that we have gone. */
 void kin_leave(struct function *f, struct kin_share *share);
 /* All of them; in a forked child the parent's lines stay as they are. */

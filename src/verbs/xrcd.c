@@ -70,7 +70,10 @@ static int take_part(struct domain *d, int fd, uint32_t flags)
     rc = file < 0 ? errno : function_lock(d->f);
     if (rc == 0) {
         d->share = kin_join(d->f, d->number, claim, file);
-        if (!d->share) rc = ENOMEM;
+        if (d->share)
+            kin_await_introductions(d->f, d->share);
+        else
+            rc = ENOMEM;
         function_unlock(d->f);
     }
     if (rc == 0) return 0;

@@ -161,6 +161,7 @@ static uint32_t await_peer(struct ctl_client *c, int lines[2])
     for (int i = 0; i < 3000 && rc == 0; i++) {
         rc = ctl_next_event_with(c, &event, fds, &n);
         if (rc == 0) usleep(1000);
+        if (rc == 1 && n == 0) rc = 0; /* all have been named that were there */
     }
     assert_int_equal(rc, 1);
     assert_int_equal(event.type, CTL_EV_XRC_PEER);
