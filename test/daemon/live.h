@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -34,6 +35,23 @@ static inline uint64_t now_ns(void)
 static inline void sh(const char *command)
 {
     if (system(command) != 0) fail_msg("failed: %s", command);
+}
+
+/* Into a network namespace of its own, where `links` are laid, and with as many descriptors as may
+ * be. False: to be skipped (77). */
+static inline bool live_enter(const char *links)
+{
+    struct rlimit lim;
+
+    if (!netns_enter()) {
+        perror("unshare");
+        return false;
+    }
+    getrlimit(RLIMIT_NOFILE, &lim);
+    lim.rlim_cur = lim.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &lim);
+    sh(links);
+    return true;
 }
 
 static inline pid_t live_spawn(const struct live *l)

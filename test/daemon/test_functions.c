@@ -3,7 +3,6 @@
 #include "live.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 static struct live live;
@@ -219,17 +218,9 @@ int main(void)
         LIVE(test_killed_client), LIVE(test_reclaim),  LIVE(test_steering),
         LIVE(test_too_many),      LIVE(test_distrust),
     };
-    struct rlimit lim;
-
-    if (!netns_enter()) {
-        perror("unshare");
+    if (!live_enter("ip link set lo up; ip link add va0 type veth peer name vb0;"
+                    "ip link add va1 type veth peer name vb1;"
+                    "for i in va0 vb0 va1 vb1; do ip link set $i up; done"))
         return 77;
-    }
-    getrlimit(RLIMIT_NOFILE, &lim);
-    lim.rlim_cur = lim.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &lim);
-    sh("ip link set lo up; ip link add va0 type veth peer name vb0; ip link add va1 type veth peer "
-       "name vb1;"
-       "for i in va0 vb0 va1 vb1; do ip link set $i up; done");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -526,19 +526,12 @@ int main(void)
         LIVE(test_configured_bond), LIVE(test_programs_outlive),
         LIVE(test_bad_config),
     };
-    struct rlimit lim;
-
-    if (!netns_enter()) {
-        perror("unshare");
+    if (!live_enter(
+            "ip link set lo up; ip link add br0 type bridge;"
+            "ip link add va0 address 02:00:00:00:00:a0 type veth peer name vb0;"
+            "ip link add va1 type veth peer name vb1; ip link add va2 type veth peer name vb2;"
+            "ip link add vx0 type veth peer name vm0; ip link set vm0 master br0;"
+            "for i in br0 va0 vb0 va1 vb1 va2 vb2 vx0 vm0; do ip link set $i up; done"))
         return 77;
-    }
-    getrlimit(RLIMIT_NOFILE, &lim);
-    lim.rlim_cur = lim.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &lim);
-    sh("ip link set lo up; ip link add br0 type bridge;"
-       "ip link add va0 address 02:00:00:00:00:a0 type veth peer name vb0;"
-       "ip link add va1 type veth peer name vb1; ip link add va2 type veth peer name vb2;"
-       "ip link add vx0 type veth peer name vm0; ip link set vm0 master br0;"
-       "for i in br0 va0 vb0 va1 vb1 va2 vb2 vx0 vm0; do ip link set $i up; done");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -230,11 +230,8 @@ int main(void)
         LIVE(test_function_ends), LIVE(test_introductions),          LIVE(test_claimed_anew),
     };
 
-    if (!netns_enter()) {
-        perror("unshare");
+    if (!live_enter("ip link set lo up; ip link add va0 type veth peer name vb0;"
+                    "for i in va0 vb0; do ip link set $i up; done"))
         return 77;
-    }
-    sh("ip link set lo up; ip link add va0 type veth peer name vb0;"
-       "for i in va0 vb0; do ip link set $i up; done");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

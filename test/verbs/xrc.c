@@ -3,25 +3,15 @@
 #include <sys/wait.h>
 
 /* One context with a domain of a file, an XRC SRQ and a target; the other has the initiator. */
-static struct end ini, tgt;
-static struct ibv_xrcd *xrcd;
 static struct ibv_srq *srq;
 static struct ibv_qp *sender, *target;
 static uint32_t srqn;
-static int fd;
 
 static int set_up(void **state)
 {
-    char name[] = "/tmp/rbond-xrc-XXXXXX";
     (void)state;
 
-    fd = mkstemp(name);
-    assert_true(fd >= 0);
-    unlink(name);
-    open_end(&ini, IBV_QPT_RC);
-    open_end(&tgt, IBV_QPT_RC);
-    xrcd = open_domain(tgt.context, fd, O_CREAT);
-    assert_non_null(xrcd);
+    bed_up();
     srq = new_xrc_srq(&tgt, xrcd, &srqn);
     target = new_target(tgt.context, xrcd);
     sender = new_sender(&ini);
@@ -38,10 +28,7 @@ static int tear_down(void **state)
     assert_int_equal(ibv_destroy_qp(sender), 0);
     if (target) assert_int_equal(ibv_destroy_qp(target), 0);
     assert_int_equal(ibv_destroy_srq(srq), 0);
-    assert_int_equal(ibv_close_xrcd(xrcd), 0);
-    close_end(&ini);
-    close_end(&tgt);
-    close(fd);
+    bed_down();
     return 0;
 }
 

@@ -96,7 +96,7 @@ struct ibv_async_event next_event(struct ibv_context *context)
     return event;
 }
 
-unsigned open_fds(void)
+static unsigned open_fds(void)
 {
     DIR *dir = opendir("/proc/self/fd");
     unsigned n = 0;
@@ -105,4 +105,31 @@ unsigned open_fds(void)
     while (readdir(dir)) n++;
     closedir(dir);
     return n;
+}
+
+struct end ini, tgt;
+struct ibv_xrcd *xrcd;
+int fd;
+static unsigned fds_before;
+
+void bed_up(void)
+{
+    char name[] = "/tmp/rbond-xrc-XXXXXX";
+
+    fds_before = open_fds();
+    fd = mkstemp(name);
+    assert_true(fd >= 0);
+    unlink(name);
+    open_end(&ini, IBV_QPT_RC);
+    open_end(&tgt, IBV_QPT_RC);
+    assert_non_null(xrcd = open_domain(tgt.context, fd, O_CREAT | O_EXCL));
+}
+
+void bed_down(void)
+{
+    assert_int_equal(ibv_close_xrcd(xrcd), 0);
+    close_end(&ini);
+    close_end(&tgt);
+    close(fd);
+    assert_int_equal(open_fds(), fds_before);
 }

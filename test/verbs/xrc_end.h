@@ -25,7 +25,13 @@ void expect(struct end *e, uint64_t id, enum ibv_wc_status status);
 /* The next async event that is not of a first packet, acknowledged. */
 struct ibv_async_event next_event(struct ibv_context *context);
 
-/* Descriptors that the process has open. */
-unsigned open_fds(void);
+/* Two ends, an initiator's and a target's, and the target's domain, of a file. */
+extern struct end ini, tgt;
+extern struct ibv_xrcd *xrcd;
+extern int fd;
+
+void bed_up(void);
+/* No descriptor may be open that was not before. */
+void bed_down(void);
 
 #endif

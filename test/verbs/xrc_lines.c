@@ -8,12 +8,8 @@
 
 #define ACK 0x1f
 
-static struct end ini, tgt;
-static struct ibv_xrcd *xrcd;
 static struct ibv_srq *srq; /* tgt's, and so of the function that the stranger has lines to */
 static uint32_t srqn;
-static int fd;
-static unsigned fds_before;
 
 /* Opens a function as librbond does, and takes part in the domain. */
 static struct {
@@ -67,16 +63,9 @@ static void stranger_goes(void)
 
 static int set_up(void **state)
 {
-    char name[] = "/tmp/rbond-xrc-XXXXXX";
     (void)state;
 
-    fds_before = open_fds();
-    fd = mkstemp(name);
-    assert_true(fd >= 0);
-    unlink(name);
-    open_end(&ini, IBV_QPT_RC);
-    open_end(&tgt, IBV_QPT_RC);
-    assert_non_null(xrcd = open_domain(tgt.context, fd, O_CREAT));
+    bed_up();
     srq = new_xrc_srq(&tgt, xrcd, &srqn);
     stranger_comes();
     return 0;
@@ -87,11 +76,7 @@ static int tear_down(void **state)
     (void)state;
     stranger_goes();
     assert_int_equal(ibv_destroy_srq(srq), 0);
-    assert_int_equal(ibv_close_xrcd(xrcd), 0);
-    close_end(&ini);
-    close_end(&tgt);
-    close(fd);
-    assert_int_equal(open_fds(), fds_before);
+    bed_down();
     return 0;
 }
 

@@ -4,11 +4,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-static struct end ini, tgt;
-static struct ibv_xrcd *xrcd; /* tgt's */
 static struct ibv_qp *sender, *target;
-static int fd;
-static unsigned fds_before;
 
 /* One more that takes part, with an SRQ. */
 struct part {
@@ -39,16 +35,9 @@ static void destroy_pair(void)
 
 static int set_up(void **state)
 {
-    char name[] = "/tmp/rbond-xrc-XXXXXX";
     (void)state;
 
-    fds_before = open_fds();
-    fd = mkstemp(name);
-    assert_true(fd >= 0);
-    unlink(name);
-    open_end(&ini, IBV_QPT_RC);
-    open_end(&tgt, IBV_QPT_RC);
-    assert_non_null(xrcd = open_domain(tgt.context, fd, O_CREAT | O_EXCL));
+    bed_up();
     connect_pair();
     return 0;
 }
@@ -57,11 +46,7 @@ static int tear_down(void **state)
 {
     (void)state;
     destroy_pair();
-    assert_int_equal(ibv_close_xrcd(xrcd), 0);
-    close_end(&ini);
-    close_end(&tgt);
-    close(fd);
-    assert_int_equal(open_fds(), fds_before);
+    bed_down();
     return 0;
 }
 
