@@ -5,9 +5,10 @@
  *
  * 1. The local ACK timeout (IBTA 9.7.6.1.3), 4.096 us x 2^timeout, 0 for never. It runs while a
  *    response is awaited, and begins anew with every acknowledged packet. When it strikes, a retry
- *    is charged and all is resent from the oldest unacknowledged PSN; with no retry left the
- * request fails with RETRY_EXC_ERR. So a dead peer is noticed after timeout x (retry_cnt + 1). It
- * alone charges retries, and acknowledgement alone gives them back.
+ *    is charged and the oldest unacknowledged packet is resent, the rest as its answers tell
+ *    (rc_doubt.c); with no retry left the request fails with RETRY_EXC_ERR. So a dead peer is
+ *    noticed after timeout x (retry_cnt + 1). It alone charges retries, and acknowledgement alone
+ *    gives them back.
  *
  *    Where answers are known to take longer than that, it waits for them, up to the four times that
  *    C9-141 allows; where even that is less, retries are charged in time but nothing is resent
